@@ -1,0 +1,1 @@
+"""Learners in real and imagined worlds."""

@@ -1,0 +1,64 @@
+"""The `worldmodel` command: find the subcommand, parse its arguments, and turn a user's mistake into one sentence."""
+
+import errno
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import tyro
+
+from worldmodel.errors import UserError
+
+# Subcommand -> (its module, its line in `worldmodel --help`). A module is imported when its command is run, so that
+# help is there at once and nobody waits for torch to see it. Each module has a dataclass `Args` and `main(args)`.
+COMMANDS = {
+    "collect": ("scripts.collect", "Record episodes of a Gymnasium environment into a store."),
+    "import": ("scripts.import_", "Bring recorded episodes from elsewhere into a store."),
+    "export": ("scripts.export", "Write a store as a Minari dataset."),
+    "train": ("scripts.train", "Train a world model on a store of episodes."),
+    "imagine": ("scripts.imagine", "Dream: roll out from a model, and write pictures, a film and arrays."),
+    "evaluate": ("scripts.evaluate", "Measure a model on held-out episodes."),
+    "demo": ("scripts.demo", "See it all in a few minutes: dreams, then the whole loop live."),
+}
+
+
+def main() -> int:
+    """Run the command line in `sys.argv` and return its exit code: 0, 2 (the user can mend it) or 130 (interrupted)."""
+    try:
+        _run(sys.argv[1:])
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"There is no space left on the disk to write {error.filename or 'the output'}.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _run(argv: list[str]) -> None:
+    command: ModuleType = tyro.extras.subcommand_cli_from_dict(
+        {name: _importer(module, summary) for name, (module, summary) in COMMANDS.items()},
+        prog="worldmodel",
+        description="Learn a world from recorded episodes, then step it as a Gymnasium environment.",
+        args=argv[:1],
+    )
+    command.main(tyro.cli(command.Args, prog=f"worldmodel {argv[0]}", args=argv[1:]))
+
+
+def _importer(module: str, summary: str) -> Callable[[], ModuleType]:
+    """What tyro calls for the chosen subcommand; its docstring is the subcommand's help."""
+
+    def load() -> ModuleType:
+        return importlib.import_module(module)
+
+    load.__doc__ = summary
+    return load
+
+
+if __name__ == "__main__":
+    sys.exit(main())
