@@ -30,13 +30,13 @@ clean:
 	rm -rf .venv
 
 # The stamps say what .venv holds, so that a second run installs nothing until the requirements change.
-.venv/demo.stamp: pyproject.toml requirements.lock | $(BIN)/python
+.venv/demo.stamp: pyproject.toml requirements.lock | $(BIN)/pip
 	$(INSTALL) '.[doom]'
 	@touch $@
 
-.venv/full.stamp: pyproject.toml requirements.lock | $(BIN)/python
+.venv/full.stamp: pyproject.toml requirements.lock | $(BIN)/pip
 	$(INSTALL) '.[agents,audio,dev,doom,metrics,minari]'
 	@touch $@ .venv/demo.stamp
 
-$(BIN)/python:
+$(BIN)/pip:
 	$(PYTHON) -m venv .venv

@@ -1,0 +1,125 @@
+"""The real `worldmodel` command: what it prints, where, and the code it exits with."""
+
+import errno
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from scripts import cli
+from worldmodel.errors import UserError
+
+COMMAND = Path(sys.executable).with_name("worldmodel")
+
+
+def worldmodel(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *args], cwd=cwd, capture_output=True, text=True)
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    run = worldmodel("--help", cwd=tmp_path)
+    assert run.returncode == 0
+    for name in cli.COMMANDS:
+        assert name in run.stdout
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, scripts.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help(name: str, tmp_path: Path) -> None:
+    run = worldmodel(name, "--help", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert f"usage: worldmodel {name}" in run.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("args", [(), ("daydream",), ("train", "--no-such-option")], ids=" ".join)
+def test_arguments_that_do_not_parse_exit_2(args: tuple[str, ...], tmp_path: Path) -> None:
+    run = worldmodel(*args, cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def one_sentence(text: str) -> bool:
+    return text.count("\n") == 1 and text.endswith(".\n") and "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("train", "no-such-store", "--out", "run"),
+        ("export", "no-such-store", "--minari", "maze/test-v0"),
+        ("import", "no-such-folder", "--store", "store"),
+        ("collect", "worldmodel/NoSuchWorld-v0", "--store", "store", "--episodes", "1"),
+        ("imagine", "--model", "no-such-model"),
+    ],
+    ids=lambda args: args[0],
+)
+def test_what_is_not_there_is_one_sentence_and_exit_2(args: tuple[str, ...], tmp_path: Path) -> None:
+    run = worldmodel(*args, cwd=tmp_path)
+    assert run.returncode == 2, run.stderr
+    assert one_sentence(run.stderr), run.stderr
+    assert "no-such" in run.stderr or "NoSuch" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def train_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Give `worldmodel train` a body that only raises, and put that command in `sys.argv`."""
+
+    @dataclass
+    class Args:
+        pass
+
+    def replace(error: BaseException) -> None:
+        def main(args: Args) -> None:
+            raise error
+
+        train = ModuleType("scripts.train")
+        vars(train).update(Args=Args, main=main)
+        monkeypatch.setitem(sys.modules, "scripts.train", train)
+        monkeypatch.setattr(sys, "argv", ["worldmodel", "train"])
+
+    return replace
+
+
+FULL_DISK = OSError(errno.ENOSPC, "No space left on device", "store/frames")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (
+            UserError("The store is empty: record an episode first."),
+            2,
+            "The store is empty: record an episode first.\n",
+        ),
+        (FULL_DISK, 2, "There is no space left on the disk to write store/frames.\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+    ids=["user", "full disk", "ctrl-c"],
+)
+def test_exit_codes(
+    error: BaseException,
+    code: int,
+    says: str,
+    train_raises: Callable[[BaseException], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train_raises(error)
+    assert cli.main() == code
+    assert capsys.readouterr() == ("", says)
+
+
+def test_other_errors_keep_their_traceback(train_raises: Callable[[BaseException], None]) -> None:
+    train_raises(PermissionError(errno.EACCES, "Permission denied"))
+    with pytest.raises(PermissionError):
+        cli.main()
