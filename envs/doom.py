@@ -1,0 +1,146 @@
+"""`worldmodel/Doom-v0`: ViZDoom's scenarios as a plain Gymnasium world, image in, button out."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from PIL import Image
+
+from worldmodel.errors import UserError, require
+
+SCENARIOS = (
+    "basic",
+    "deadly_corridor",
+    "deathmatch",
+    "defend_the_center",
+    "defend_the_line",
+    "health_gathering",
+    "health_gathering_supreme",
+    "my_way_home",
+    "predict_position",
+    "take_cover",
+)
+TICS_PER_SECOND = 35
+
+
+class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
+    """One of ViZDoom's scenarios. Needs the extra `[doom]`.
+
+    Observations are uint8 [height, width, 3], the 320x240 screen resized by area. Actions are the scenario's buttons,
+    one at a time, after "noop"; `get_action_meanings()` names them ("forward", "turn left", ...). One step holds the
+    button for `frame_skip` of the game's 35 tics a second, and its reward is the sum over those tics.
+
+    A scenario's time limit truncates; death or success terminates. The game has no screen after its end, so the last
+    observation repeats the one before. The same seed plays the same game.
+
+    Raises `UserError` when ViZDoom is missing or the scenario is unknown.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
+
+    def __init__(
+        self,
+        scenario: str = "take_cover",
+        *,
+        height: int = 84,
+        width: int = 84,
+        frame_skip: int = 4,
+        render_mode: str | None = None,
+    ) -> None:
+        if scenario not in SCENARIOS:
+            raise UserError(f"there is no Doom scenario {scenario!r}; choose one of {', '.join(SCENARIOS)}.")
+        vizdoom = require("vizdoom", "doom")
+        self.frame_skip = frame_skip
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": TICS_PER_SECOND / frame_skip}
+        self._size = (width, height)
+
+        self._game = vizdoom.DoomGame()
+        self._game.load_config(str(Path(vizdoom.scenarios_path) / f"{scenario}.cfg"))
+        buttons = [button for button in self._game.get_available_buttons() if vizdoom.is_binary_button(button)]
+        self._game.set_available_buttons(buttons)
+        self._game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+        self._game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
+        self._game.set_window_visible(False)
+        self._watchdog = _start(self._game)
+
+        self._buttons = np.eye(len(buttons) + 1, dtype=int)[:, 1:].tolist()  # row 0 presses nothing
+        self._meanings = ["noop"] + [button.name.lower().replace("_", " ").removeprefix("move ") for button in buttons]
+        self.action_space = spaces.Discrete(len(self._buttons))
+        self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
+        self._frame = np.zeros((height, width, 3), np.uint8)
+
+    def get_action_meanings(self) -> list[str]:
+        """The name of each action, in order."""
+        return list(self._meanings)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        super().reset(seed=seed)
+        self._game.set_seed(int(self.np_random.integers(2**31)))
+        self._game.new_episode()
+        return self._observe(), {}
+
+    def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        reward = self._game.make_action(self._buttons[action], self.frame_skip)
+        finished = self._game.is_episode_finished()
+        truncated = finished and self._game.is_episode_timeout_reached()
+        return self._observe(), reward, finished and not truncated, truncated, {}
+
+    def render(self) -> NDArray[np.uint8] | None:
+        return self._frame.copy() if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        self._game.close()
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.communicate()
+            self._watchdog = None
+
+    def _observe(self) -> NDArray[np.uint8]:
+        """The screen, or the last one there was when the game is over."""
+        state = self._game.get_state()
+        if state is not None:
+            screen = Image.fromarray(state.screen_buffer)
+            self._frame = np.array(screen.resize(self._size, Image.Resampling.BOX))
+        return self._frame.copy()
+
+
+def _start(game: Any) -> "subprocess.Popen[bytes] | None":
+    """Start the engine so that nothing of it stays behind, even if this process is killed.
+
+    The engine is a process of its own. It writes a settings file and a folder where it starts, shares memory with us
+    under names that only a clean end removes, and waits for ever for a parent that was killed. On Linux the names are
+    removed at once (the memory lives as long as its users), and the returned shell ends the engine when our end of
+    its input closes, which the system does for us however we die.
+    """
+    game.set_doom_config_path(os.devnull)
+    before = _children()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        game.init()
+    if sys.platform != "linux":
+        return None
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "/dev/shm/ViZDoom" in line and not line.endswith("(deleted)"):
+            Path(line.split()[-1]).unlink(missing_ok=True)
+    engine = " ".join(_children() - before)
+    return subprocess.Popen(
+        ["sh", "-c", f"read -r _; kill -9 {engine}"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # an interrupt from the keyboard must not end the watchdog before us
+    )
+
+
+def _children() -> set[str]:
+    """The ids of our child processes (none where there is no /proc)."""
+    return {pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
