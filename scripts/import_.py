@@ -1,0 +1,26 @@
+"""`worldmodel import`: bring episodes that were recorded elsewhere into a store."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from scripts.progress import track
+from worldmodel.importers import import_episodes, open_recording
+
+
+@dataclass
+class Args:
+    """Bring episodes that were recorded elsewhere into a store. Run again, it goes on where it was interrupted."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A folder of films (*.mp4 and steps.npz), a folder of folders of pictures (each with a steps.npz), or
+    minari:DATASET_ID."""
+    store: str
+    """Where the store is or is to be: a folder, or any fsspec address such as s3://bucket/store."""
+
+
+def main(args: Args) -> None:
+    recording = open_recording(args.source)
+    store = import_episodes(recording, args.store, progress=lambda left: track(left, "Importing episodes"))
+    print(f"{len(store)} episodes, {store.lengths.sum()} steps: {args.store}")

@@ -1,0 +1,23 @@
+"""The progress bar of every command that makes people wait: how far, how fast, how long still."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+class RateColumn(ProgressColumn):
+    """Units of work a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "-/s")
+
+
+def track(work: Sequence[T], description: str) -> Iterator[T]:
+    """The items of `work`, with a progress bar."""
+    columns = TextColumn(description), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn()
+    with Progress(*columns) as progress:
+        yield from progress.track(work)

@@ -1,0 +1,203 @@
+"""Episodes that were recorded elsewhere, brought into a store.
+
+A recording is one of
+
+- a folder of films, one an episode, in the order of their names, and the steps of all of them, a row each:
+
+      *.mp4            T + 1 frames each
+      steps.npz        actions [N, T], rewards [N, T], ended [N] (cut off by a time limit: a truncation), seed [N]
+      provenance.json  as below; a folder without it is taken for DeepMind Lab's, and the folder it is in for the level
+
+- a folder of folders of pictures, one an episode, in the order of their names:
+
+      provenance.json  {"env_id": "...", "action_meanings": ["left", "right", ...], "frame_skip": 1, "fps": 15}
+      NAME/*.png       T + 1 frames, in the order of their names (or *.jpg, *.jpeg)
+      NAME/steps.npz   actions [T], and where known: rewards [T], terminated [T], truncated [T], seed
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from worldmodel.episodes import Episode, EpisodeStore, Provenance
+from worldmodel.errors import UserError
+
+PICTURES = {".png", ".jpg", ".jpeg"}
+DMLAB_ACTIONS = [
+    "forward",
+    "backward",
+    "strafe left",
+    "strafe right",
+    "look left",
+    "look right",
+    "forward + look left",
+    "forward + look right",
+    "fire",
+]
+
+
+@dataclass
+class Recording:
+    """`episodes` episodes from elsewhere; `read(i)` reads the i-th, or raises `UserError` if it is not as it should be."""
+
+    provenance: Provenance
+    episodes: int
+    read: Callable[[int], Episode]
+
+
+def open_recording(source: str) -> Recording:
+    """The recording at `source`: a folder as described above. Raises `UserError` when it is nothing of the kind."""
+    folder = Path(source)
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {source} to import.")
+    films = sorted(folder.glob("*.mp4"))
+    if films:
+        return _films(folder, films)
+    episodes = sorted(path.parent for path in folder.glob("*/steps.npz"))
+    if episodes:
+        return _pictures(folder, episodes)
+    raise UserError(f"{source} has neither films (*.mp4) nor folders of pictures with a steps.npz to import.")
+
+
+def import_episodes(
+    recording: Recording, address: str, *, progress: Callable[[range], Iterable[int]] = iter
+) -> EpisodeStore:
+    """Append a recording's episodes to the store at `address`, which is made if need be.
+
+    Run again after an interruption, it goes on behind the episodes that are there. `progress` may wrap the range of
+    episodes that are left, as `rich.progress.track` and `tqdm` do.
+
+    Raises `UserError` when the store has episodes of another source, or an episode does not fit.
+    """
+    provenance = recording.provenance
+    if not EpisodeStore.exists(address):
+        frame_shape = recording.read(0).frames.shape[1:]
+        EpisodeStore.create(
+            address,
+            frame_shape=frame_shape,
+            n_actions=len(provenance["action_meanings"]),
+            provenance=provenance,
+        )
+    store = EpisodeStore.open(address, append=True)
+    if store.provenance.get("source") != provenance["source"]:
+        raise UserError(f"{address} has episodes that are not of {provenance['source']}: import into a new store.")
+    for i in progress(range(len(store), recording.episodes)):
+        store.append(recording.read(i))
+    return store
+
+
+def _films(folder: Path, films: list[Path]) -> Recording:
+    provenance = _provenance(folder) or Provenance(
+        env_id="worldmodel/DMLab-v0",
+        env_kwargs={"level": folder.resolve().parent.name},
+        action_meanings=DMLAB_ACTIONS,
+        frame_skip=4,
+        fps=15,
+    )
+    steps = _arrays(folder / "steps.npz", "actions", "rewards", "ended", "seed")
+    if any(len(rows) != len(films) for rows in steps.values()):
+        raise UserError(
+            f"{folder} has {len(films)} films, but its steps.npz is about {len(steps['actions'])} episodes."
+        )
+
+    def read(i: int) -> Episode:
+        actions = steps["actions"][i]
+        truncated = np.zeros(len(actions), np.bool_)
+        truncated[-1] = steps["ended"][i]
+        return Episode(
+            frames=_film(films[i]),
+            actions=actions,
+            rewards=steps["rewards"][i],
+            terminated=np.zeros(len(actions), np.bool_),
+            truncated=truncated,
+            seed=int(steps["seed"][i]),
+        )
+
+    return Recording({**provenance, "source": _name(folder)}, len(films), read)
+
+
+def _pictures(folder: Path, episodes: list[Path]) -> Recording:
+    provenance = _provenance(folder)
+    if provenance is None:
+        raise UserError(
+            f'{folder} has no provenance.json: write {{"env_id": ..., "action_meanings": [...], '
+            f'"frame_skip": ..., "fps": ...}} there to say what was recorded.'
+        )
+
+    def read(i: int) -> Episode:
+        steps = _arrays(episodes[i] / "steps.npz", "actions")
+        actions = steps["actions"]
+        return Episode(
+            frames=_frames(sorted(path for path in episodes[i].iterdir() if path.suffix.lower() in PICTURES)),
+            actions=actions,
+            rewards=steps.get("rewards", np.zeros(len(actions), np.float32)),
+            terminated=steps.get("terminated", np.zeros(len(actions), np.bool_)),
+            truncated=steps.get("truncated", np.zeros(len(actions), np.bool_)),
+            seed=int(steps["seed"]) if "seed" in steps else None,
+        )
+
+    return Recording({**provenance, "source": _name(folder)}, len(episodes), read)
+
+
+def _film(path: Path) -> npt.NDArray[np.uint8]:
+    """All frames of a film as they are, uint8 [T, H, W, 3]."""
+    try:
+        with av.open(path) as film:
+            return np.stack([frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)])
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        raise UserError(f"{path} is not a film that can be read ({error}).") from error
+
+
+def _frames(paths: list[Path]) -> npt.NDArray[np.uint8]:
+    """Pictures of one size as frames, uint8 [T, H, W, 3]."""
+    frames = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                frames.append(np.asarray(picture))
+        except (OSError, UnidentifiedImageError) as error:
+            raise UserError(f"{path} is not a picture that can be read ({error}).") from error
+        if frames[-1].shape != (*frames[0].shape[:2], 3):
+            raise UserError(f"{path} has shape {frames[-1].shape}, not that of the first frame in RGB.")
+    return np.stack(frames)
+
+
+def _arrays(path: Path, *needed: str) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}).") from error
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise UserError(f"{path} has no {' and no '.join(missing)}.")
+    return arrays
+
+
+def _provenance(folder: Path) -> Provenance | None:
+    path = folder / "provenance.json"
+    if not path.exists():
+        return None
+    try:
+        provenance = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}).") from error
+    missing = Provenance.__required_keys__ - set(provenance)
+    if missing:
+        raise UserError(f"{path} does not say {', '.join(sorted(missing))}.")
+    return cast(Provenance, provenance)
+
+
+def _name(folder: Path) -> str:
+    """What a folder is called wherever it is moved to: its last two parts."""
+    return "/".join(folder.resolve().parts[-2:])
