@@ -2,6 +2,8 @@
 
 A recording is one of
 
+- `minari:DATASET_ID`, a local Minari dataset of uint8 RGB observations and discrete actions
+
 - a folder of films, one an episode, in the order of their names, and the steps of all of them, a row each:
 
       *.mp4            T + 1 frames each
@@ -30,8 +32,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from worldmodel.episodes import Episode, EpisodeStore, Provenance
-from worldmodel.errors import UserError
+from worldmodel.errors import UserError, require
 
+MINARI = "minari:"
 PICTURES = {".png", ".jpg", ".jpeg"}
 DMLAB_ACTIONS = [
     "forward",
@@ -48,7 +51,7 @@ DMLAB_ACTIONS = [
 
 @dataclass
 class Recording:
-    """`episodes` episodes from elsewhere; `read(i)` reads the i-th, or raises `UserError` if it is not as it should be."""
+    """`episodes` episodes from elsewhere; `read(i)` reads the i-th, or raises `UserError` if it is not as it should."""
 
     provenance: Provenance
     episodes: int
@@ -56,7 +59,9 @@ class Recording:
 
 
 def open_recording(source: str) -> Recording:
-    """The recording at `source`: a folder as described above. Raises `UserError` when it is nothing of the kind."""
+    """The recording at `source`, as described above. Raises `UserError` when it is nothing of the kind."""
+    if source.startswith(MINARI):
+        return _minari(source)
     folder = Path(source)
     if not folder.is_dir():
         raise UserError(f"There is no folder {source} to import.")
@@ -147,6 +152,45 @@ def _pictures(folder: Path, episodes: list[Path]) -> Recording:
         )
 
     return Recording({**provenance, "source": _name(folder)}, len(episodes), read)
+
+
+def _minari(source: str) -> Recording:
+    minari = require("minari", "minari")
+    dataset_id = source.removeprefix(MINARI)
+    try:
+        dataset = minari.load_dataset(dataset_id)
+    except FileNotFoundError:
+        raise UserError(
+            f"There is no Minari dataset {dataset_id} here: `minari download` gets those of others."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source} cannot be read ({error}).") from error
+    actions = dataset.action_space
+    if not hasattr(actions, "n"):
+        raise UserError(f"{source} has actions {actions}, but a world model needs discrete ones.")
+
+    def read(i: int) -> Episode:
+        episode = dataset[i]
+        if not isinstance(episode.observations, np.ndarray):
+            raise UserError(f"{source} has observations {dataset.observation_space}, but a world model needs frames.")
+        (about,) = dataset.storage.get_episode_metadata([i])
+        return Episode(
+            frames=episode.observations,
+            actions=episode.actions - actions.start,
+            rewards=episode.rewards,
+            terminated=episode.terminations,
+            truncated=episode.truncations,
+            seed=about.get("seed"),
+        )
+
+    # What `export_minari` wrote there; the datasets of others do not say how fast their frames go by.
+    provenance: Provenance = dataset.storage.metadata.get("provenance") or Provenance(
+        env_id=dataset.env_spec.id if dataset.env_spec else source,
+        action_meanings=[str(i) for i in range(actions.start, actions.start + actions.n)],
+        frame_skip=1,
+        fps=30,
+    )
+    return Recording({**provenance, "source": source}, dataset.total_episodes, read)
 
 
 def _film(path: Path) -> npt.NDArray[np.uint8]:

@@ -22,13 +22,16 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         rewards     float32 [L - 1]
         terminated  bool    [L - 1]
 
-    With `cache` all frames are decoded into memory once, and items share that memory (do not write to them); without,
-    an item reads the few chunks it needs. Safe in a `DataLoader`'s workers. Episodes appended later are not seen.
+    An item reads the few chunks it needs, unless `frames` is given: one row a frame of the store, in its order, kept in
+    memory and shared by the items (do not write to them). `torch.from_numpy(store.flat("frames"))` is a cache; the
+    frames' codes make windows of codes. Safe in a `DataLoader`'s workers. Episodes appended later are not seen.
 
     Raises `UserError` when the store is empty or no episode is long enough.
     """
 
-    def __init__(self, store: EpisodeStore, length: int, *, size: int, seed: int = 0, cache: bool = False) -> None:
+    def __init__(
+        self, store: EpisodeStore, length: int, *, size: int, seed: int = 0, frames: Tensor | None = None
+    ) -> None:
         if length < 2:
             raise UserError(f"A window needs 2 frames at least, not {length}.")
         if not len(store):
@@ -43,7 +46,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         self._ends = np.cumsum(windows)  # [N] windows up to and with episode i
         self._first_step = np.cumsum(store.lengths) - store.lengths  # [N]
         self._steps = {name: torch.from_numpy(store.flat(name)) for name in ("actions", "rewards", "terminated")}
-        self._frames = torch.from_numpy(store.flat("frames")) if cache else None
+        self._frames = frames
 
     def __len__(self) -> int:
         return self.size

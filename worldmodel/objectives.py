@@ -1,0 +1,186 @@
+"""What the tokenizer and the prior are trained for, on windows of an episode store."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worldmodel.episodes import EpisodeStore
+from worldmodel.state import generators
+from worldmodel.training import Batch
+from worldmodel.video import VideoVQVAE
+from worldmodel.windows import WindowDataset
+from worldmodel.world import WorldModel
+
+
+class ColourRarity:
+    """How much a pixel counts: (how often its colour occurs) ** -power, clipped, with mean one over the recordings.
+
+    Small things that earn reward have rare colours. Plain errors let a tokenizer fade them into the background, for
+    they cover a few pixels in a thousand; this makes them worth drawing. Colours are told apart by 4 bits a channel.
+    """
+
+    def __init__(self, frames: Tensor, *, power: float = 0.8, limit: float = 40.0) -> None:
+        """`frames`: uint8 [N, H, W, 3], a sample of the recordings."""
+        count = torch.bincount(self._bins(frames).flatten(), minlength=4096).float()
+        frequency = count / count.sum()
+        weight = frequency.clamp_min(1e-7) ** -power
+        weight = (weight / (weight * frequency).sum()).clamp_max(limit)
+        self.weight = weight / (weight * frequency).sum()  # [4096]
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Weights, float [...], of pixels, uint8 [..., 3]."""
+        return self.weight.to(frames.device)[self._bins(frames)]
+
+    @staticmethod
+    def _bins(frames: Tensor) -> Tensor:
+        red, green, blue = (frames >> 4).int().unbind(-1)
+        return red * 256 + green * 16 + blue
+
+
+class VideoObjective:
+    """Eq. 3 for the video VQ-VAE, its reconstruction term in units of the recordings' own spread."""
+
+    name = "tokenizer"
+
+    def __init__(self, model: VideoVQVAE, store: EpisodeStore, *, size: int, seed: int = 0, window: int = 2) -> None:
+        self.model, self.store = model, store
+        frames = torch.from_numpy(store.flat("frames"))
+        self.dataset = WindowDataset(store, window, size=size, seed=seed, frames=frames)
+        sample = frames[:: max(1, len(frames) // 2000)]
+        values = sample.float() / 255
+        self.rarity = ColourRarity(sample)
+        if model.config.loss == "mse":
+            self.scale = float(values.var())
+        else:
+            self.scale = float((values - values.mean((0, 1, 2))).abs().mean())
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        frames = batch["frames"]
+        if self.model.config.loss == "mse":
+            weight = torch.ones(frames.shape[:-1], device=frames.device)
+        else:
+            weight = self.rarity(frames)
+        out = self.model(frames, weight / self.scale)
+        return out.total, {
+            "reconstruction": out.reconstruction.item(),
+            "codebook and commitment": (out.total - out.reconstruction).item(),
+            "codebook usage": self.model.quantizer.usage,
+        }
+
+    @torch.no_grad()
+    def pictures(self) -> dict[str, Tensor]:
+        frames = torch.stack([self.dataset[i]["frames"] for i in range(8)]).to(self.model.quantizer.embedding.device)
+        decoded = self.model.decode(self.model.encode(frames))
+        grid = torch.stack([frames[:, -1], decoded[:, -1]])  # [2, N, H, W, 3]
+        use = self.model.quantizer.cluster_size.sort(descending=True).values
+        bars = torch.arange(64, 0, -1, device=use.device)[:, None] <= (use / use.max() * 64)
+        return {
+            "given (top), reconstructed (bottom)": tile(grid),
+            "codebook use, most used first": (bars[..., None] * 255).expand(-1, -1, 3).to(torch.uint8),
+        }
+
+    def trouble(self) -> str | None:
+        if self.model.quantizer.usage < 0.2:
+            return (
+                f"The codebook is collapsing: {self.model.quantizer.usage:.0%} of its codes are in use; "
+                "lower the learning rate, or use a smaller codebook."
+            )
+        return None
+
+
+class DynamicsObjective:
+    """Cross entropy of the next frame's codes, the reward and the termination, over windows of codes.
+
+    - One window in ten has its actions withheld, so that one model serves both with and without actions.
+    - A few of the codes that are looked back on are replaced by random ones, so that the prior learns to trust its
+      memory over any one glimpse: in a dream the past is its own, imperfect, work.
+    - Positions count by how rare the colours around them were one frame *earlier*. What a weight may depend on is the
+      past alone: then it shifts effort to where rewards are, and leaves the best prediction what it was.
+    """
+
+    name = "prior"
+    window = 16
+
+    def __init__(
+        self, world: WorldModel, store: EpisodeStore, codes: Tensor, salience: Tensor, *, size: int, seed: int = 0
+    ) -> None:
+        """`codes`: int16 [F, h, w], all frames of the store; `salience`: float [K], how rare each code's colours are."""
+        self.world, self.model = world, world.dynamics
+        self.dataset = WindowDataset(store, self.window, size=size, seed=seed, frames=codes)
+        self.salience = salience
+        self.reward_values = world.dynamics.reward_values
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        codes, actions = batch["frames"].long(), batch["actions"]
+        withheld = torch.rand(len(actions), 1, device=actions.device) < 0.1
+        actions = actions.masked_fill(withheld, self.world.no_action)
+        out = self.model(codes, actions, seen=self._blur(codes))
+        nats = F.cross_entropy(out.logits.flatten(0, -2).float(), codes[:, 1:].flatten(), reduction="none")
+        nats = nats.view(codes[:, 1:].shape)
+        weight = self._weight(codes[:, :-1])
+        reward_class = (batch["rewards"][..., None] - self.reward_values).abs().argmin(-1)
+        reward = F.cross_entropy(out.reward_logits.flatten(0, 1).float(), reward_class.flatten())
+        termination = F.binary_cross_entropy_with_logits(out.termination_logits.float(), batch["terminated"].float())
+        return (nats * weight).mean() + reward + termination, {
+            "bits per code": nats.mean().item() / math.log(2),
+            "reward": reward.item(),
+            "termination": termination.item(),
+        }
+
+    def _blur(self, codes: Tensor) -> Tensor:
+        """Replace up to a tenth of a window's codes by codes from elsewhere in the batch."""
+        share = 0.1 * torch.rand(len(codes), 1, 1, 1, device=codes.device)
+        other = codes.flatten()[torch.randint(codes.numel(), codes.shape, device=codes.device)]
+        return torch.where(torch.rand(codes.shape, device=codes.device) < share, other, codes)
+
+    def _weight(self, past: Tensor) -> Tensor:
+        """Largest salience in the 3x3 codes around, with mean one.  [B, T, h, w] -> [B, T, h, w]"""
+        weight = F.max_pool2d(self.salience.to(past.device)[past], 3, stride=1, padding=1)
+        return weight / weight.mean()
+
+    @torch.no_grad()
+    def pictures(self) -> dict[str, Tensor]:
+        codes, actions = (
+            torch.stack([self.dataset[i][name] for i in range(4)]).long().to(self.salience.device)
+            for name in ("frames", "actions")
+        )
+        given = self.window // 2
+        state = self.world.observe_codes(codes[:, :given], actions[:, : given - 1])
+        dream = self.world.imagine(state, actions[:, given - 1 :], rngs=generators(0, len(codes))).frames()
+        truth = self.world.video.decode(codes)[:, given:]
+        return {"truth and dream, row by row": tile(torch.stack([truth, dream], 1).flatten(0, 1))}
+
+    def trouble(self) -> str | None:
+        return None
+
+
+@torch.no_grad()
+def encode_store(video: VideoVQVAE, store: EpisodeStore) -> Tensor:
+    """All frames of a store as codes, int16 [F, h, w], each episode encoded as one clip."""
+    return torch.cat(list(_encoded(video, store)))
+
+
+def _encoded(video: VideoVQVAE, store: EpisodeStore) -> Iterator[Tensor]:
+    device = video.quantizer.embedding.device
+    for i in range(len(store)):
+        frames = torch.from_numpy(store.frames(i))[None]
+        past, pieces = None, []
+        for piece in frames.split(64, 1):
+            pieces.append(video.encode(piece.to(device), past)[0].to("cpu", torch.int16))
+            past = piece[:, -video.config.memory :].to(device)
+        yield torch.cat(pieces)
+
+
+def code_salience(rarity: ColourRarity, codes: Tensor, frames: Tensor, num_codes: int) -> Tensor:
+    """Mean rarity, float [K], of the pixels that each code stands for: codes [F, h, w], frames uint8 [F, H, W, 3]."""
+    weight = F.adaptive_avg_pool2d(rarity(frames), tuple(codes.shape[1:]))  # type: ignore[arg-type]
+    total = torch.zeros(num_codes).index_add_(0, codes.flatten().long(), weight.flatten())
+    return total / torch.bincount(codes.flatten().long(), minlength=num_codes).clamp_min(1)
+
+
+def tile(pictures: Tensor) -> Tensor:
+    """Rows and columns of pictures, uint8 [rows, columns, H, W, 3], as one picture, uint8 [rows*H, columns*W, 3]."""
+    return torch.cat([torch.cat(list(row), 1) for row in pictures])

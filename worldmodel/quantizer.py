@@ -1,0 +1,140 @@
+"""The codebook: nearest-neighbour quantization with a straight-through gradient (the paper, §3.1-3.2)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+@dataclass
+class Quantized:
+    """What the codebook makes of a batch of encoder outputs."""
+
+    vectors: Tensor  # float [B, D, *]: the chosen embeddings; their gradient goes straight to the encoder
+    codes: Tensor  # int64 [B, *], in [0, K)
+    loss: Tensor  # scalar: the codebook and commitment terms of eq. 3, averaged over the N latents
+
+
+class VectorQuantizer(nn.Module):
+    """K embeddings of D dimensions; works on latents with one, two or three axes after the channels.
+
+    With z = z_e(x) and e the nearest embedding (eq. 1-2), the loss is
+
+        ||sg[z] - e||^2 + beta * ||z - sg[e]||^2          (the last two terms of eq. 3)
+
+    averaged over the latents. Given `ema_decay` the first term is dropped and the dictionary follows its
+    assigned encoder outputs by the moving averages of §3.2 instead.
+
+    Codebook health: the embeddings start as encoder outputs of the first training batch, and an embedding that
+    has all but fallen out of use restarts as a random encoder output of the current batch.
+
+    Args:
+        num_codes: K, the size of the dictionary.
+        dim: D, the size of an embedding.
+        beta: weight of the commitment term.
+        ema_decay: gamma of §3.2, or None to learn the dictionary by gradient.
+        unit_norm: compare and emit directions only: encoder outputs and embeddings are scaled to length one.
+        restart_below: restart an embedding once its share of the latents falls below this fraction of an even
+            share, 1 / K; 0 never restarts.
+    """
+
+    cluster_size: Tensor
+    cluster_sum: Tensor
+    initialised: Tensor
+
+    def __init__(
+        self,
+        num_codes: int,
+        dim: int,
+        *,
+        beta: float = 0.25,
+        ema_decay: float | None = None,
+        unit_norm: bool = False,
+        restart_below: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_codes, self.dim, self.beta = num_codes, dim, beta
+        self.ema_decay, self.unit_norm, self.restart_below = ema_decay, unit_norm, restart_below
+        embedding = torch.randn(num_codes, dim)
+        self.embedding = nn.Parameter(self._on_sphere(embedding), requires_grad=ema_decay is None)  # [K, D]
+        # N_i and m_i of §3.2. N_i also tells which codes have died, so it is kept whichever way the codes learn.
+        self.register_buffer("cluster_size", torch.ones(num_codes))
+        self.register_buffer("cluster_sum", self.embedding.detach().clone())
+        self.register_buffer("initialised", torch.tensor(False))
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantize encoder outputs `z`, float [B, D, *]; in training mode the dictionary's statistics move too."""
+        with torch.autocast(z.device.type, enabled=False):  # distances lose the nearest neighbour in bfloat16
+            flat = self._on_sphere(rearrange(z, "b d ... -> (b ...) d").float())  # [N, D]
+            if self.training and not self.initialised:
+                self._initialise(flat.detach())
+            codes = self._nearest(flat)  # [N]
+            embedded = F.embedding(codes, self._on_sphere(self.embedding))  # [N, D]
+            loss = self.beta * (flat - embedded.detach()).square().sum(1).mean()
+            if self.ema_decay is None:
+                loss = loss + (flat.detach() - embedded).square().sum(1).mean()
+            if self.training:
+                self._follow(flat.detach(), codes)
+            straight = flat + (embedded - flat).detach()
+        codes = codes.view(z.shape[0], *z.shape[2:])
+        return Quantized(rearrange(straight, "(b n) d -> b d n", b=z.shape[0]).reshape(z.shape), codes, loss)
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Codes, int64 [B, *], of encoder outputs, float [B, D, *] (eq. 1)."""
+        flat = self._on_sphere(rearrange(z, "b d ... -> (b ...) d").float())
+        return self._nearest(flat).view(z.shape[0], *z.shape[2:])
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Embeddings, float [B, D, *], of codes, int64 [B, *] (eq. 2)."""
+        return F.embedding(codes, self._on_sphere(self.embedding)).movedim(-1, 1)
+
+    def _nearest(self, flat: Tensor) -> Tensor:
+        """Index of the nearest embedding: argmin ||z - e||^2, where ||z||^2 is the same for every e.  [N, D] -> [N]"""
+        embedding = self._on_sphere(self.embedding).to(flat.dtype)
+        distance = embedding.square().sum(1) - 2 * flat @ embedding.T  # [N, K]
+        return distance.argmin(1)
+
+    def _on_sphere(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.unit_norm else vectors
+
+    @torch.no_grad()
+    def _initialise(self, flat: Tensor) -> None:
+        self.embedding.copy_(self._draw(flat, self.num_codes))
+        self.cluster_sum.copy_(self.embedding)
+        self.initialised.fill_(True)
+
+    @torch.no_grad()
+    def _follow(self, flat: Tensor, codes: Tensor) -> None:
+        """Move N_i and m_i towards this batch, and with them a dictionary that follows averages; restart dead codes."""
+        decay = 0.99 if self.ema_decay is None else self.ema_decay
+        count = torch.bincount(codes, minlength=self.num_codes).to(flat.dtype)  # [K]
+        share = count * (self.num_codes / codes.numel())  # 1 is an even share, whatever the batch size
+        total = torch.zeros_like(self.cluster_sum).index_add_(0, codes, flat) * (self.num_codes / codes.numel())
+        self.cluster_size.lerp_(share, 1 - decay)
+        self.cluster_sum.lerp_(total, 1 - decay)
+        if self.ema_decay is not None:
+            self.embedding.copy_(self._on_sphere(self.cluster_sum / self.cluster_size.clamp_min(1e-5)[:, None]))
+        dead = self.cluster_size < self.restart_below
+        if dead.any():
+            self.embedding[dead] = self._draw(flat, int(dead.sum()))
+            self.cluster_sum[dead] = self.embedding[dead]
+            self.cluster_size[dead] = 1.0
+
+    @staticmethod
+    def _draw(flat: Tensor, n: int) -> Tensor:
+        """`n` random rows of the batch, without repeats where it has as many."""
+        order = torch.randperm(flat.shape[0], device=flat.device)
+        return flat[order.repeat(-(-n // len(order)))[:n]]
+
+    @property
+    def usage(self) -> float:
+        """Fraction of the dictionary in use: codes with more than a tenth of an even share of recent latents."""
+        return float((self.cluster_size > 0.1).float().mean())
+
+
+def perplexity(codes: Tensor, num_codes: int) -> Tensor:
+    """Perplexity of the codes' empirical distribution: K when all are used evenly, 1 when only one is."""
+    p = torch.bincount(codes.flatten(), minlength=num_codes).float() / codes.numel()
+    return torch.exp(-torch.xlogy(p, p).sum())

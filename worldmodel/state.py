@@ -1,0 +1,93 @@
+"""What a dream is made of: its state, its steps, its rollouts, and the starts it may begin from."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.video import VideoVQVAE
+
+Index = int | slice | Tensor | np.ndarray | Sequence[int] | Sequence[bool]
+
+
+@dataclass
+class WorldState:
+    """Where each row's dream is. States index, clone and concatenate by rows; indexing a row twice branches its dream."""
+
+    codes: Tensor  # int64 [B, R, h, w]: the last R frames, newest last (R is what the decoder sees)
+    memory: Tensor  # float [B, C, h', w']: all that came before the newest frame
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows: Index) -> "WorldState":
+        """The chosen rows; a single int keeps its batch axis, so that the result is a state again."""
+        if isinstance(rows, int):
+            rows = [rows]
+        return self._map(lambda tensor: tensor[rows])
+
+    def __setitem__(self, rows: Index, other: "WorldState") -> None:
+        """Overwrite the chosen rows by those of `other`."""
+        for field in dataclasses.fields(self):
+            getattr(self, field.name)[rows] = getattr(other, field.name)
+
+    def clone(self) -> "WorldState":
+        return self._map(Tensor.clone)
+
+    def to(self, device: torch.device | str) -> "WorldState":
+        return self._map(lambda tensor: tensor.to(device))
+
+    @staticmethod
+    def cat(states: Sequence["WorldState"]) -> "WorldState":
+        """All rows of all states, in order."""
+        return WorldState(torch.cat([s.codes for s in states]), torch.cat([s.memory for s in states]))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "WorldState":
+        return WorldState(function(self.codes), function(self.memory))
+
+
+@dataclass
+class Step:
+    """One imagined step of every row."""
+
+    state: WorldState
+    codes: Tensor  # int64 [B, h, w]
+    reward: Tensor  # float32 [B]: expected reward of the step
+    terminated: Tensor  # bool [B]: drawn with the predicted probability
+    log_prob: Tensor  # float32 [B]: nats, of the drawn codes under the distribution that they were drawn from
+
+
+@dataclass
+class Rollout:
+    """H imagined steps of every row; `rewards[:, t]` came with the arrival at `codes[:, t]`."""
+
+    codes: Tensor  # int64 [B, H, h, w]
+    rewards: Tensor  # float32 [B, H]
+    terminated: Tensor  # bool [B, H]
+    log_probs: Tensor  # float32 [B, H]
+    state: WorldState  # after the last step
+    past: Tensor  # int64 [B, R, h, w]: the codes before the first step
+    video: VideoVQVAE
+
+    def frames(self) -> Tensor:
+        """Draw the imagined frames: uint8 [B, H, H_px, W_px, 3]."""
+        return self.video.decode(self.codes, past=self.past)
+
+
+@dataclass
+class ContextBank:
+    """Starts for dreams: short recorded pasts, as codes. They travel with the model; the recordings need not."""
+
+    codes: Tensor  # int64 [N, T, h, w]
+    actions: Tensor  # int64 [N, T-1]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+def generators(seed: int | None, rows: int) -> list[np.random.Generator]:
+    """One generator a row, seeded `seed`, `seed + 1`, ... as Gymnasium seeds vector environments."""
+    return [np.random.default_rng(None if seed is None else seed + i) for i in range(rows)]

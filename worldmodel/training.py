@@ -1,0 +1,168 @@
+"""The one training loop: every model of the package is trained by `fit`, given an `Objective`."""
+
+import math
+import time
+from collections.abc import Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
+
+from worldmodel.errors import UserError
+from worldmodel.files import read_tensors_and_metadata, write_tensors
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to train, whatever is trained."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    """Peak of a schedule that warms up over 200 steps and decays to a thirtieth along a cosine."""
+    seed: int = 0
+    checkpoint_every: float = 60.0
+    """Seconds between checkpoints; a killed training loses at most this much."""
+    pictures_every: int = 500
+    """Steps between pictures in TensorBoard."""
+
+
+class Objective(Protocol):
+    """What `fit` needs to know of a model and its data."""
+
+    name: str
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def dataset(self) -> Dataset[Batch]:
+        """Item i is used in step i // batch_size and must depend on i alone."""
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """The scalar to minimise, and scalars worth logging."""
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Pictures worth logging, uint8 [H, W, 3], and what a person should read from them as their names."""
+
+    def trouble(self) -> str | None:
+        """One sentence when the training goes wrong in a way that the loss does not show."""
+
+
+def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
+    """Train until `config.steps`, from the checkpoint in `folder` if there is one; all is logged to TensorBoard there.
+
+    On a CPU an interrupted and resumed training gives bit for bit what an uninterrupted one gives: batches and random
+    numbers depend on the step alone.
+
+    Raises `UserError` when the loss is not finite (the last checkpoint, from before, is kept), or the checkpoint is
+    damaged. On Ctrl-C saves a checkpoint and lets the interrupt through.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.safetensors"
+    model = objective.model
+    device = next(model.parameters()).device
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    step = load_checkpoint(checkpoint, model, optimizer) if checkpoint.exists() else 0
+    if step >= config.steps:
+        return
+    model.train()
+    batches = iter(_loader(objective.dataset, config.batch_size, step, config.steps))
+    saved = time.monotonic()
+    with SummaryWriter(str(folder), purge_step=step or None) as log, _progress() as progress:
+        task = progress.add_task(objective.name, total=config.steps, completed=step, loss="")
+        try:
+            while step < config.steps:
+                torch.manual_seed(config.seed * 1_000_003 + step)
+                batch = {name: value.to(device) for name, value in next(batches).items()}
+                with torch.autocast(device.type, torch.bfloat16):
+                    loss, scalars = objective.loss(batch)
+                if not math.isfinite(loss.item()):
+                    raise UserError(
+                        f"The loss of the {objective.name} is {loss.item()} at step {step}: train with a lower learning rate "
+                        f"(now {config.learning_rate:g}); {checkpoint} still holds the last good state."
+                    )
+                for group in optimizer.param_groups:
+                    group["lr"] = _learning_rate(config, step)
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                step += 1
+                progress.update(task, advance=1, loss=f"loss {loss.item():.3f}")
+                if step % 20 == 0 or step == config.steps:
+                    for name, value in {"loss": loss.item(), "gradient norm": float(norm), **scalars}.items():
+                        log.add_scalar(f"{objective.name}/{name}", value, step)
+                    if step % 500 == 0 and (trouble := objective.trouble()):
+                        progress.console.print(f"[yellow]{trouble}")
+                if step % config.pictures_every == 0 or step == config.steps:
+                    for name, picture in objective.pictures().items():
+                        log.add_image(f"{objective.name}/{name}", picture, step, dataformats="HWC")
+                if time.monotonic() - saved > config.checkpoint_every:
+                    save_checkpoint(checkpoint, model, optimizer, step)
+                    saved = time.monotonic()
+        finally:
+            # A state whose loss is not finite never gets here with its step counted, so what is saved is good.
+            if step and all(torch.isfinite(p).all() for p in trained):
+                save_checkpoint(checkpoint, model, optimizer, step)
+    model.eval()
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Everything that resuming needs, in one file that is replaced whole."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    write_tensors(path, tensors, {"step": str(step)})
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Restore model and optimizer; returns the step. Raises `UserError` for a damaged file, or another model's."""
+    tensors, metadata = read_tensors_and_metadata(path)
+    state: dict[int, dict[str, Tensor]] = {}
+    weights = {}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "model":
+            weights[rest] = value
+        else:
+            index, _, key = rest.partition(".")
+            state.setdefault(int(index), {})[key] = value
+    try:
+        model.load_state_dict(weights)
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return int(metadata["step"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is a checkpoint of another model; choose another --out, or remove it.") from error
+
+
+def _learning_rate(config: FitConfig, step: int) -> float:
+    warmup = min(1.0, (step + 1) / 200)
+    decay = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    return config.learning_rate * warmup * (1 / 30 + (1 - 1 / 30) * decay)
+
+
+def _loader(dataset: Dataset[Batch], batch_size: int, start: int, stop: int) -> DataLoader[Batch]:
+    """Items start * batch_size to stop * batch_size, in order: the dataset itself is random."""
+    assert isinstance(dataset, Sized)
+    return DataLoader(dataset, batch_size, sampler=range(start * batch_size, stop * batch_size))
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )

@@ -1,0 +1,199 @@
+"""The video VQ-VAE: frames to a grid of discrete codes each and back, causal in time (§4.4 of the paper)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from worldmodel.errors import UserError
+from worldmodel.quantizer import VectorQuantizer
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """The shape of a video VQ-VAE."""
+
+    frame_size: tuple[int, int] = (84, 84)
+    """Height and width of a frame in pixels."""
+    strides: tuple[int, ...] = (7,)
+    """Downsampling factors, in order; their product is the side of the patch that one code stands for."""
+    width: int = 128
+    """Channels of the encoder and the decoder."""
+    encoder_blocks: int = 3
+    decoder_blocks: int = 3
+    memory: int = 2
+    """Frames that the encoder and the decoder see: frame t's codes depend on frames t-memory+1 to t, and its
+    picture on the codes of the same frames."""
+    num_codes: int = 512
+    code_dim: int = 16
+    ema_decay: float | None = 0.97
+    unit_norm: bool = True
+    loss: str = "rare-l1"
+    """"mse" (the paper's) or "rare-l1": absolute error that counts rare colours more."""
+
+    def __post_init__(self) -> None:
+        if any(side % math.prod(self.strides) for side in self.frame_size):
+            raise UserError(
+                f"Frames of {self.frame_size[0]}x{self.frame_size[1]} do not divide into patches of side "
+                f"{math.prod(self.strides)}; choose strides whose product divides both sides."
+            )
+
+    @property
+    def code_shape(self) -> tuple[int, int]:
+        """Rows and columns of a frame's grid of codes."""
+        patch = math.prod(self.strides)
+        return self.frame_size[0] // patch, self.frame_size[1] // patch
+
+
+VIDEO_PRESETS: Mapping[str, VideoConfig] = MappingProxyType(
+    {
+        "compact": VideoConfig(),
+        "paper": VideoConfig(
+            strides=(2, 2),
+            width=128,
+            encoder_blocks=2,
+            decoder_blocks=2,
+            code_dim=64,
+            ema_decay=None,
+            unit_norm=False,
+            loss="mse",
+        ),
+    }
+)
+
+
+@dataclass
+class VideoLoss:
+    """The terms of eq. 3 for a batch, with what a person watches while it trains."""
+
+    total: Tensor  # scalar
+    reconstruction: Tensor  # scalar: the decoder's term
+    frames: Tensor  # float [B, 3, T, H, W], the reconstruction
+    codes: Tensor  # int64 [B, T, h, w]
+
+
+class VideoVQVAE(nn.Module):
+    """Encoder, codebook and deterministic decoder over [B, channels, time, height, width].
+
+    Time is neither strided nor looked ahead in. Only the first layer of the encoder and of the decoder reaches back,
+    by `config.memory - 1` frames, so streaming needs nothing but those frames (or their codes): pass them as `past`.
+    Where nothing came before, the first frame stands in for its own past.
+    """
+
+    def __init__(self, config: VideoConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, dim = config.width, config.code_dim
+        stem: list[nn.Module] = []
+        channels = 3
+        for i, stride in enumerate(config.strides):
+            time = config.memory if i == 0 else 1
+            stem += [_SpaceToDepth(stride), _conv(channels * stride**2, width, time=time, space=1 if stride > 4 else 3)]
+            channels = width
+        self.encoder = nn.Sequential(
+            *stem,
+            *(_ResidualBlock(width) for _ in range(config.encoder_blocks)),
+            nn.ReLU(),
+            _conv(width, dim, space=1),
+        )
+        self.quantizer = VectorQuantizer(config.num_codes, dim, ema_decay=config.ema_decay, unit_norm=config.unit_norm)
+        head: list[nn.Module] = []
+        for i, stride in enumerate(reversed(config.strides)):
+            last = i == len(config.strides) - 1
+            channels = 3 if last else width
+            head += [nn.ReLU(), _conv(width, channels * stride**2, space=3), _DepthToSpace(stride)]
+        self.decoder = nn.Sequential(
+            _conv(dim, width, time=config.memory),
+            *(_ResidualBlock(width) for _ in range(config.decoder_blocks)),
+            *head,
+        )
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor, past: Tensor | None = None) -> Tensor:
+        """Codes, int64 [B, T, h, w], of frames, uint8 [B, T, H, W, 3].
+
+        `past`, uint8 [B, P, H, W, 3], are the frames that came just before, when the video is encoded piece by piece.
+        """
+        video = to_floats(self._with_past(frames, past)).to(self.quantizer.embedding.dtype)
+        return self.quantizer.encode(self.encoder(video))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, past: Tensor | None = None) -> Tensor:
+        """Frames, uint8 [B, T, H, W, 3], of codes, int64 [B, T, h, w]; `past`: codes [B, P, h, w] that came before."""
+        return to_frames(self.decoder(self.quantizer.lookup(self._with_past(codes, past))))
+
+    def forward(self, frames: Tensor, weight: Tensor | None = None) -> VideoLoss:
+        """Eq. 3 on frames, uint8 [B, T, H, W, 3]; `weight`, float [B, T, H, W], says how much each pixel counts."""
+        video = to_floats(frames)
+        quantized = self.quantizer(self.encoder(to_floats(self._with_past(frames, None))))
+        vectors = quantized.vectors
+        past = vectors[:, :, :1].expand(-1, -1, self.config.memory - 1, -1, -1)
+        decoded = self.decoder(torch.cat([past, vectors], 2)).float()
+        error = (decoded - video).square() if self.config.loss == "mse" else (decoded - video).abs()
+        if weight is not None:
+            error = error * weight[:, None]
+        reconstruction = error.mean()
+        return VideoLoss(reconstruction + quantized.loss, reconstruction, decoded.detach(), quantized.codes)
+
+    def _with_past(self, clip: Tensor, past: Tensor | None) -> Tensor:
+        """`clip` [B, T, ...] with exactly `memory - 1` frames before it."""
+        reach = self.config.memory - 1
+        if past is not None:
+            clip_start = max(past.shape[1] - reach, 0)
+            clip, missing = torch.cat([past[:, clip_start:], clip], 1), reach - (past.shape[1] - clip_start)
+        else:
+            missing = reach
+        return torch.cat([clip[:, :1]] * missing + [clip], 1)
+
+
+def to_floats(frames: Tensor) -> Tensor:
+    """uint8 [B, T, H, W, 3] -> float32 [B, 3, T, H, W] in [-0.5, 0.5]."""
+    return rearrange(frames, "b t h w c -> b c t h w").float() / 255 - 0.5
+
+
+def to_frames(video: Tensor) -> Tensor:
+    """float [B, 3, T, H, W] -> uint8 [B, T, H, W, 3], clipped to the range that a screen can show."""
+    return rearrange(((video.float() + 0.5) * 255).round().clamp(0, 255).to(torch.uint8), "b c t h w -> b t h w c")
+
+
+def _conv(inputs: int, outputs: int, *, time: int = 1, space: int = 3) -> nn.Conv3d:
+    """A convolution over `time` frames up to the present one (it pads no time: the caller brings the past)."""
+    return nn.Conv3d(inputs, outputs, (time, space, space), padding=(0, space // 2, space // 2))
+
+
+class _ResidualBlock(nn.Module):
+    """ReLU, 3x3, ReLU, 1x1 (§4.1), inside each frame; starts as the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width, space=1))
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class _SpaceToDepth(nn.Module):
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.factor
+        x = rearrange(x, "b c t (h p) (w q) -> b t h w (c p q)", p=f, q=f)
+        return x.permute(0, 4, 1, 2, 3)  # channels last in memory
+
+
+class _DepthToSpace(nn.Module):
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.factor
+        x = rearrange(x, "b (c p q) t h w -> b t (h p) (w q) c", p=f, q=f)
+        return x.permute(0, 4, 1, 2, 3)  # channels last in memory

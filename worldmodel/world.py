@@ -1,0 +1,214 @@
+"""The world model: a video VQ-VAE and its prior, stepped together in the latent space."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from torch import Tensor, nn
+
+from worldmodel.dynamics import Dynamics, DynamicsConfig
+from worldmodel.errors import UserError
+from worldmodel.files import read_tensors, write_tensors, write_text
+from worldmodel.state import ContextBank, Rollout, Step, WorldState
+from worldmodel.video import VideoConfig, VideoVQVAE
+
+BUNDLED = Path(__file__).parent / "pretrained"
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """All that a folder of weights needs to become a world again."""
+
+    video: VideoConfig
+    dynamics: DynamicsConfig
+    action_meanings: tuple[str, ...]
+    """One name an action, in the order of their ids."""
+    fps: float
+    """Frames a second of the recordings."""
+
+
+class WorldModel(nn.Module):
+    """Generation happens among codes; frames are drawn only when someone wants to look."""
+
+    def __init__(self, config: WorldConfig, contexts: ContextBank | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.video = VideoVQVAE(config.video)
+        self.dynamics = Dynamics(config.dynamics)
+        self.contexts = contexts
+        self.n_actions = config.dynamics.n_actions
+        self.no_action = self.n_actions  # the action id that says "none given"
+        self.action_meanings = list(config.action_meanings)
+        self.frame_shape = (*config.video.frame_size, 3)
+        self.code_shape = config.video.code_shape
+        self.num_codes = config.video.num_codes
+        self.fps = config.fps
+
+    @torch.no_grad()
+    def observe(self, frames: Tensor, actions: Tensor) -> WorldState:
+        """The state after watching T frames, uint8 [B, T, H, W, 3], and the T-1 actions between them, int64 [B, T-1].
+
+        Raises `UserError` for frames of another size or type than the model's, or actions out of range.
+        """
+        if frames.dtype != torch.uint8 or tuple(frames.shape[2:]) != self.frame_shape:
+            raise UserError(
+                f"The model sees uint8 frames [B, T, {', '.join(map(str, self.frame_shape))}], "
+                f"not {str(frames.dtype).removeprefix('torch.')} {list(frames.shape)}."
+            )
+        return self.observe_codes(self.video.encode(frames), actions)
+
+    @torch.no_grad()
+    def observe_codes(self, codes: Tensor, actions: Tensor) -> WorldState:
+        """The same from codes, int64 [B, T, h, w], for starts that are kept without their pixels."""
+        if actions.shape != codes.shape[:1] + (codes.shape[1] - 1,):
+            raise UserError(
+                f"{codes.shape[1]} frames have {codes.shape[1] - 1} actions between them, not {actions.shape[-1]}."
+            )
+        self._check_actions(actions)
+        memory = self.dynamics.blank(len(codes))
+        for t in range(actions.shape[1]):
+            memory, _ = self.dynamics.advance(memory, codes[:, t], actions[:, t])
+        reach = self.config.video.memory
+        first = codes[:, :1].expand(-1, max(reach - codes.shape[1], 0), -1, -1)
+        return WorldState(torch.cat([first, codes], 1)[:, -reach:].clone(), memory)
+
+    @torch.no_grad()
+    def step(
+        self,
+        state: WorldState,
+        action: Tensor,
+        *,
+        rngs: Sequence[np.random.Generator],
+        temperature: float = 1.0,
+    ) -> Step:
+        """Imagine one step of every row.
+
+        Args:
+            state: B rows; it is left as it was.
+            action: int64 [B] in [0, n_actions), or `no_action`.
+            rngs: one generator a row; a row's dream depends on its own generator alone.
+            temperature: below 1 likelier codes, above 1 less likely ones.
+        """
+        self._check_actions(action)
+        size = state.codes[0, 0].numel()
+        # Codes and the termination are all decided by these: one uniform each.
+        uniforms = torch.from_numpy(np.stack([rng.random(size + 1, np.float32) for rng in rngs])).to(state.codes.device)
+        drawn = self.dynamics.draw(state.memory, state.codes[:, -1], action, uniforms[:, :-1], temperature)
+        codes = torch.cat([state.codes[:, 1:], drawn.codes[:, None]], 1)
+        terminated = uniforms[:, -1] < drawn.termination
+        return Step(WorldState(codes, drawn.memory), drawn.codes, drawn.reward, terminated, drawn.log_prob)
+
+    def imagine(
+        self,
+        state: WorldState,
+        actions: Tensor,
+        *,
+        rngs: Sequence[np.random.Generator],
+        temperature: float = 1.0,
+    ) -> Rollout:
+        """Step along `actions`, int64 [B, H]; a row that terminates dreams on, so that every row has H frames."""
+        past, steps = state.codes, []
+        for action in actions.unbind(1):
+            steps.append(self.step(state, action, rngs=rngs, temperature=temperature))
+            state = steps[-1].state
+        return Rollout(
+            codes=torch.stack([s.codes for s in steps], 1),
+            rewards=torch.stack([s.reward for s in steps], 1),
+            terminated=torch.stack([s.terminated for s in steps], 1),
+            log_probs=torch.stack([s.log_prob for s in steps], 1),
+            state=state,
+            past=past,
+            video=self.video,
+        )
+
+    def render(self, state: WorldState) -> Tensor:
+        """The newest frame of every row, uint8 [B, H, W, 3]."""
+        return self.video.decode(state.codes[:, -1:], past=state.codes[:, :-1])[:, 0]
+
+    def _check_actions(self, actions: Tensor) -> None:
+        if actions.numel() and not 0 <= int(actions.min()) <= int(actions.max()) <= self.no_action:
+            raise UserError(
+                f"Actions run from 0 to {self.n_actions - 1} ({self.no_action} for none), "
+                f"not from {int(actions.min())} to {int(actions.max())}."
+            )
+
+    def save_pretrained(self, folder: str | Path, *, card: str = "") -> None:
+        """Write a folder: `config.json`, `model.safetensors` (bfloat16), `contexts.safetensors`, and `card` as `README.md`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+        write_tensors(folder / "model.safetensors", weights)
+        if self.contexts is not None:
+            contexts = {"codes": self.contexts.codes.to(torch.int16), "actions": self.contexts.actions.to(torch.uint8)}
+            write_tensors(folder / "contexts.safetensors", contexts)
+        write_text(folder / "README.md", card)
+        write_text(folder / "config.json", json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Self:
+        """Load a bundled model by its name, a folder by its path, or a Hub repository by its id; ready to dream.
+
+        Raises `UserError` when there is no such model, or its files are damaged.
+        """
+        folder = _find(name)
+        config = _read_config(folder / "config.json")
+        contexts = None
+        if (folder / "contexts.safetensors").exists():
+            tensors = read_tensors(folder / "contexts.safetensors")
+            contexts = ContextBank(tensors["codes"].long(), tensors["actions"].long())
+        world = cls(config, contexts)
+        try:
+            world.load_state_dict(read_tensors(folder / "model.safetensors"))
+        except RuntimeError as error:
+            raise UserError(f"The weights in {folder} do not fit its config.json; fetch or train it again.") from error
+        return fast_layout(world.to(device, dtype)).eval()
+
+
+def fast_layout(module: M) -> M:
+    """Lay out convolution weights channels last, as the convolutions of every backend prefer."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
+    return module
+
+
+def _find(name: str | Path) -> Path:
+    """The folder of the model called `name`, downloaded if it is on the Hub."""
+    for folder in (BUNDLED / name, Path(name)):
+        if (folder / "config.json").is_file():
+            return folder
+    if Path(name).is_dir():
+        raise UserError(f"{name} is not a model: it has no config.json.")
+    bundled = ", ".join(sorted(p.name for p in BUNDLED.glob("*/"))) or "none"
+    missing = f"There is no model {name}: it is neither bundled ({bundled}), nor a folder, nor a repository on the Hub."
+    if str(name).count("/") != 1:
+        raise UserError(missing)
+    try:
+        return Path(snapshot_download(str(name)))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(missing) from error
+
+
+def _read_config(path: Path) -> WorldConfig:
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text())
+        video, dynamics = VideoConfig(**_tuples(raw.pop("video"))), DynamicsConfig(**_tuples(raw.pop("dynamics")))
+        return WorldConfig(video, dynamics, **_tuples(raw))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
+
+
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only; configs are made of tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
