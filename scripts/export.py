@@ -1,0 +1,26 @@
+"""`worldmodel export`: write a store as a Minari dataset."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from scripts.progress import track
+from worldmodel.episodes import EpisodeStore
+from worldmodel.exporters import export_minari
+
+
+@dataclass
+class Args:
+    """Write a store as a local Minari dataset."""
+
+    store: Annotated[str, tyro.conf.Positional]
+    """Where the store is: a folder, or any fsspec address."""
+    minari: str
+    """Name of the dataset, such as doom/take-cover-v0."""
+
+
+def main(args: Args) -> None:
+    store = EpisodeStore.open(args.store)
+    export_minari(store, args.minari, progress=lambda episodes: track(episodes, "Exporting episodes"))
+    print(f"{len(store)} episodes: Minari dataset {args.minari}")
