@@ -1,9 +1,8 @@
 """`worldmodel/Doom-v0`: ViZDoom's scenarios as a plain Gymnasium world, image in, button out."""
 
-import contextlib
 import os
+import shlex
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self._game.set_screen_format(vizdoom.ScreenFormat.RGB24)
         self._game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
         self._game.set_window_visible(False)
-        self._watchdog = _start(self._game)
+        self._watchdog = _start(self._game, Path(vizdoom.scenarios_path).parent)
 
         self._buttons = np.eye(len(buttons) + 1, dtype=int)[:, 1:].tolist()  # row 0 presses nothing
         self._meanings = ["noop"] + [button.name.lower().replace("_", " ").removeprefix("move ") for button in buttons]
@@ -101,10 +100,8 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
 
     def close(self) -> None:
         self._game.close()
-        if self._watchdog is not None:
-            self._watchdog.kill()
-            self._watchdog.communicate()
-            self._watchdog = None
+        self._watchdog.kill()
+        self._watchdog.communicate()
 
     def _observe(self) -> NDArray[np.uint8]:
         """The screen, or the last one there was when the game is over."""
@@ -115,32 +112,32 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return self._frame.copy()
 
 
-def _start(game: Any) -> "subprocess.Popen[bytes] | None":
+def _start(game: Any, package: Path) -> "subprocess.Popen[bytes]":
     """Start the engine so that nothing of it stays behind, even if this process is killed.
 
-    The engine is a process of its own. It writes a settings file and a folder where it starts, shares memory with us
-    under names that only a clean end removes, and waits for ever for a parent that was killed. On Linux the names are
-    removed at once (the memory lives as long as its users), and the returned shell ends the engine when our end of
-    its input closes, which the system does for us however we die.
+    The engine is a process of its own. It writes a settings file and a folder into its working folder, shares memory
+    with us under names that only a clean end removes, and waits for ever for a parent that was killed. So it starts
+    in a folder of its own, through a script that also tells its process id. The names are removed at once: the memory
+    lives as long as its users. The returned shell, the watchdog, ends the engine when our end of the shell's input
+    closes, which the system does however we die.
     """
+    engine = str(package / "vizdoom")
     game.set_doom_config_path(os.devnull)
-    before = _children()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    game.set_doom_game_path(str(package / "freedoom2.wad"))  # and never a doom2.wad that happens to lie around
+    with tempfile.TemporaryDirectory(prefix="doom-") as folder:
+        script, pid = Path(folder, "engine"), Path(folder, "pid")
+        script.write_text(f'#!/bin/sh\ncd {shlex.quote(folder)} && echo $$ > pid && exec {shlex.quote(engine)} "$@"\n')
+        script.chmod(0o700)
+        game.set_vizdoom_path(str(script))
         game.init()
-    if sys.platform != "linux":
-        return None
-    for line in Path("/proc/self/maps").read_text().splitlines():
+        engine_id = int(pid.read_text())
+    maps = Path("/proc/self/maps")  # Linux; elsewhere shared memory has no files to find
+    for line in maps.read_text().splitlines() if maps.exists() else []:
         if "/dev/shm/ViZDoom" in line and not line.endswith("(deleted)"):
             Path(line.split()[-1]).unlink(missing_ok=True)
-    engine = " ".join(_children() - before)
     return subprocess.Popen(
-        ["sh", "-c", f"read -r _; kill -9 {engine}"],
+        ["sh", "-c", f"read -r _; kill -9 {engine_id}"],
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # an interrupt from the keyboard must not end the watchdog before us
     )
-
-
-def _children() -> set[str]:
-    """The ids of our child processes (none where there is no /proc)."""
-    return {pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
