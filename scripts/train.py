@@ -44,11 +44,11 @@ class Args:
     """Stop after the tokenizer, or train both."""
     order: Literal["diagonal", "raster"] = "diagonal"
     """Order in which the codes of a frame are drawn; "raster" is the paper's, and slower."""
-    tokenizer_steps: int = 10_000
-    prior_steps: int = 6_000
+    tokenizer_steps: int = 9_000
+    prior_steps: int = 8_000
     tokenizer_batch: int = 12
     """Windows of two frames in a step of the tokenizer."""
-    prior_batch: int = 6
+    prior_batch: int = 3
     """Windows of sixteen frames in a step of the prior."""
     seed: int = 0
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -110,9 +110,10 @@ def _prior(args: Args, store: EpisodeStore, video: VideoVQVAE) -> WorldModel:
     torch.manual_seed(args.seed)
     world = fast_layout(WorldModel(config).to(args.device))
     world.video = video
+    world.dynamics.adopt(video.quantizer.embedding)
     size = args.prior_steps * args.prior_batch
     objective = DynamicsObjective(world, store, codes, salience.to(args.device), size=size, seed=args.seed)
-    fit(objective, FitConfig(args.prior_steps, args.prior_batch, 1e-3, seed=args.seed), args.out / "prior")
+    fit(objective, FitConfig(args.prior_steps, args.prior_batch, 4e-3, seed=args.seed), args.out / "prior")
     world.contexts = _contexts(store, codes)
     return world.eval()
 

@@ -87,6 +87,7 @@ class Dynamics(nn.Module):
         self.blocks = nn.ModuleList(_Block(width, config.n_actions + 1) for _ in range(config.blocks))
         self.gate = nn.Conv2d(width, 2 * width, 1)
         self.context = nn.Conv2d(2 * width, cell * config.head_width, 1)
+        self.nearby = nn.Conv2d(width // cell, config.head_width, 3, padding=1)
         self.head = CodeHead(config)
         self.outcome = nn.Sequential(
             nn.Conv2d(2 * width, 64, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * rows * columns, 128), nn.ReLU()
@@ -100,6 +101,15 @@ class Dynamics(nn.Module):
         """The memory before anything was seen, float [B, C, h', w']."""
         dtype = torch.promote_types(self.place.dtype, torch.float32)
         return torch.zeros(batch, *self.config.memory_shape, dtype=dtype, device=self.place.device)
+
+    @torch.no_grad()
+    def adopt(self, codebook: Tensor) -> None:
+        """Start from the tokenizer's view of its codes, float [K, D]: those that look alike are embedded alike."""
+        likeness = (codebook - codebook.mean(0)) / codebook.std()
+        for table in (self.embed.weight, self.head.embed.weight, self.head.logits.weight):
+            directions = torch.randn(codebook.shape[1], table.shape[1], device=table.device)
+            spread = table.std() * codebook.shape[1] ** -0.5
+            table.copy_((spread * likeness @ directions).view_as(table))
 
     def forward(self, codes: Tensor, actions: Tensor, *, seen: Tensor | None = None) -> Prediction:
         """Every frame's distribution given those before it.
@@ -139,7 +149,9 @@ class Dynamics(nn.Module):
         memory = torch.lerp(memory, candidate.tanh(), update.sigmoid())
         pool = self.config.pool
         context = self.context(torch.cat([F.relu(x), memory.to(x.dtype)], 1))
-        return memory, rearrange(context, "b (c p q) h w -> b c (h p) (w q)", p=pool, q=pool)
+        context = rearrange(context, "b (c p q) h w -> b c (h p) (w q)", p=pool, q=pool)
+        # Most of a frame is the frame before it: what was near a place reaches it without passing through the cells.
+        return memory, context + self.nearby(self.embed(codes).permute(0, 3, 1, 2))
 
     @torch.no_grad()
     def draw(self, memory: Tensor, codes: Tensor, actions: Tensor, uniforms: Tensor, temperature: float) -> Draw:
