@@ -18,15 +18,13 @@ with them is replaced as a whole, and both zarr's local store (a new file, then 
 atomically.
 """
 
-from __future__ import annotations
-
 import errno
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, Self, TypedDict
 
 import fsspec
 import numpy as np
@@ -134,9 +132,7 @@ class EpisodeStore:
             self._check_complete()
 
     @classmethod
-    def create(
-        cls, address: str, *, frame_shape: tuple[int, int, int], n_actions: int, provenance: Provenance
-    ) -> EpisodeStore:
+    def create(cls, address: str, *, frame_shape: tuple[int, int, int], n_actions: int, provenance: Provenance) -> Self:
         """Make an empty store and open it for appending.
 
         Raises `UserError` when something is at the address already, or when the description contradicts itself.
@@ -167,7 +163,7 @@ class EpisodeStore:
         return cls(group, address)
 
     @classmethod
-    def open(cls, address: str, *, append: bool = False) -> EpisodeStore:
+    def open(cls, address: str, *, append: bool = False) -> Self:
         """Open the store at an address, for reading unless `append`.
 
         Raises `UserError` when there is no store, or when it is damaged.

@@ -1,0 +1,294 @@
+"""Episodes recorded elsewhere arrive as they are, once each, and leave as they are."""
+
+import json
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from made_episodes import PROVENANCE, assert_same, make_episode, make_store
+from PIL import Image
+
+from worldmodel.episodes import Episode, EpisodeStore
+from worldmodel.errors import UserError
+from worldmodel.exporters import export_minari
+from worldmodel.importers import import_episodes, open_recording
+
+STEPS = 12
+FRAME_SHAPE = (16, 24, 3)
+
+
+def write_film(path: Path, frames: np.ndarray) -> None:
+    """A lossless film."""
+    with av.open(path, "w") as film:
+        stream = film.add_stream("libx264rgb", rate=Fraction(15), options={"qp": "0"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "rgb24"
+        for frame in frames:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        film.mux(stream.encode())
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Three episodes as a folder of films; the second one was cut off by a time limit."""
+    folder = tmp_path / "some_level" / "train"
+    folder.mkdir(parents=True)
+    episodes = [make_episode(STEPS, seed, FRAME_SHAPE) for seed in range(3)]
+    for i, episode in enumerate(episodes):
+        write_film(folder / f"episode_{i:05}.mp4", episode.frames)
+    np.savez(
+        folder / "steps.npz",
+        actions=np.stack([episode.actions for episode in episodes]).astype(np.uint8),
+        rewards=np.stack([episode.rewards for episode in episodes]),
+        ended=np.array([False, True, False]),
+        seed=np.array([100, 101, 102]),
+    )
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Three episodes as a folder of folders of pictures."""
+    folder = tmp_path / "recorded" / "pictures"
+    for seed in range(3):
+        episode = make_episode(STEPS + seed, seed, FRAME_SHAPE)
+        place = folder / f"walk{seed}"
+        place.mkdir(parents=True)
+        for t, frame in enumerate(episode.frames):
+            Image.fromarray(frame).save(place / f"{t:04}.png")
+        steps = {name: getattr(episode, name) for name in ("actions", "rewards", "terminated", "truncated")}
+        np.savez(place / "steps.npz", **steps, **({} if episode.seed is None else {"seed": np.array(episode.seed)}))
+    (folder / "provenance.json").write_text(json.dumps(PROVENANCE))
+    return folder
+
+
+def film_episode(i: int) -> Episode:
+    episode = make_episode(STEPS, i, FRAME_SHAPE)
+    none = np.zeros(STEPS, np.bool_)
+    ended = none.copy()
+    ended[-1] = i == 1
+    return Episode(episode.frames, episode.actions, episode.rewards, none, ended, seed=100 + i)
+
+
+def test_films_arrive_exactly(films: Path, tmp_path: Path) -> None:
+    store = import_episodes(open_recording(str(films)), str(tmp_path / "store"))
+    assert len(store) == 3
+    for i, episode in enumerate(store):
+        assert_same(episode, film_episode(i))
+    assert store.provenance["env_id"] == "worldmodel/DMLab-v0"
+    assert store.provenance["env_kwargs"] == {"level": "some_level"}
+    assert store.n_actions == 9
+
+
+def test_films_of_another_world_say_so(films: Path, tmp_path: Path) -> None:
+    (films / "provenance.json").write_text(json.dumps(PROVENANCE))
+    store = import_episodes(open_recording(str(films)), str(tmp_path / "store"))
+    assert store.provenance.items() >= {**PROVENANCE, "source": "some_level/train"}.items()
+
+
+def test_pictures_arrive_exactly(pictures: Path, tmp_path: Path) -> None:
+    store = import_episodes(open_recording(str(pictures)), str(tmp_path / "store"))
+    assert len(store) == 3
+    for seed, episode in enumerate(store):
+        assert_same(episode, make_episode(STEPS + seed, seed, FRAME_SHAPE))
+
+
+def test_pictures_may_come_with_actions_alone(pictures: Path, tmp_path: Path) -> None:
+    expected = make_episode(STEPS, 0, FRAME_SHAPE)
+    np.savez(pictures / "walk0" / "steps.npz", actions=expected.actions)
+    episode = import_episodes(open_recording(str(pictures)), str(tmp_path / "store"))[0]
+    np.testing.assert_array_equal(episode.actions, expected.actions)
+    assert not episode.rewards.any() and not episode.terminated.any() and episode.seed is None
+
+
+def test_an_interrupted_import_goes_on_where_it_was(pictures: Path, tmp_path: Path) -> None:
+    def interrupted(left: range) -> Iterator[int]:
+        yield left[0]
+        raise KeyboardInterrupt
+
+    address = str(tmp_path / "store")
+    for stored in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            import_episodes(open_recording(str(pictures)), address, progress=interrupted)
+        assert len(EpisodeStore.open(address)) == stored
+    for _ in range(2):  # the second time there is nothing left to do
+        import_episodes(open_recording(str(pictures)), address)
+        assert EpisodeStore.open(address).lengths.tolist() == [STEPS, STEPS + 1, STEPS + 2]
+
+
+def test_two_recordings_do_not_mix(pictures: Path, films: Path, tmp_path: Path) -> None:
+    import_episodes(open_recording(str(pictures)), str(tmp_path / "store"))
+    with pytest.raises(UserError, match="not of some_level/train"):
+        import_episodes(open_recording(str(films)), str(tmp_path / "store"))
+
+
+def break_film(folder: Path) -> None:
+    film = folder / "episode_00000.mp4"
+    film.write_bytes(film.read_bytes()[:200])
+
+
+def drop_film(folder: Path) -> None:
+    (folder / "episode_00000.mp4").unlink()
+
+
+def drop_steps(folder: Path) -> None:
+    (folder / "steps.npz").unlink()
+
+
+def break_steps(folder: Path) -> None:
+    (folder / "steps.npz").write_bytes((folder / "steps.npz").read_bytes()[:100])
+
+
+def drop_rewards(folder: Path) -> None:
+    arrays = dict(np.load(folder / "steps.npz"))
+    del arrays["rewards"]
+    np.savez(folder / "steps.npz", **arrays)
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (break_film, "not a film that can be read"),
+        (drop_film, "2 films, but its steps.npz is about 3"),
+        (drop_steps, "steps.npz cannot be read"),
+        (break_steps, "steps.npz cannot be read"),
+        (drop_rewards, "has no rewards"),
+    ],
+)
+def test_broken_films_make_no_store(films: Path, tmp_path: Path, harm, sentence: str) -> None:  # type: ignore[no-untyped-def]
+    harm(films)
+    with pytest.raises(UserError, match=sentence):
+        import_episodes(open_recording(str(films)), str(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
+
+
+def grey_picture(folder: Path) -> None:
+    Image.new("L", (24, 16)).save(folder / "walk0" / "0003.png")
+
+
+def small_picture(folder: Path) -> None:
+    Image.new("RGB", (12, 16)).save(folder / "walk0" / "0003.png")
+
+
+def broken_picture(folder: Path) -> None:
+    (folder / "walk0" / "0003.png").write_bytes(b"no picture")
+
+
+def drop_picture(folder: Path) -> None:
+    (folder / "walk0" / "0003.png").unlink()
+
+
+def drop_provenance(folder: Path) -> None:
+    (folder / "provenance.json").unlink()
+
+
+def poor_provenance(folder: Path) -> None:
+    (folder / "provenance.json").write_text('{"env_id": "made/Up-v0"}')
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (grey_picture, "not that of the first frame"),
+        (small_picture, "not that of the first frame"),
+        (broken_picture, "not a picture that can be read"),
+        (drop_picture, "12 frames has 11 actions"),
+        (drop_provenance, "has no provenance.json"),
+        (poor_provenance, "does not say action_meanings, fps, frame_skip"),
+    ],
+)
+def test_broken_pictures_make_no_store(pictures: Path, tmp_path: Path, harm, sentence: str) -> None:  # type: ignore[no-untyped-def]
+    harm(pictures)
+    with pytest.raises(UserError, match=sentence):
+        import_episodes(open_recording(str(pictures)), str(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
+
+
+def test_nothing_to_import_is_said(tmp_path: Path) -> None:
+    for source, sentence in ((tmp_path / "absent", "no folder"), (tmp_path, "neither films")):
+        with pytest.raises(UserError, match=sentence):
+            open_recording(str(source))
+
+
+@pytest.fixture
+def minari_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("minari", reason="needs the extra [minari]")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    return tmp_path / "minari"
+
+
+def test_a_store_survives_the_way_to_minari_and_back(minari_folder: Path, tmp_path: Path) -> None:
+    lengths = [5, 9, 1]
+    store = make_store(tmp_path / "store", lengths)
+    export_minari(store, "made/up-v0")
+    back = import_episodes(open_recording("minari:made/up-v0"), str(tmp_path / "back"))
+    assert back.lengths.tolist() == lengths
+    for one, other in zip(store, back, strict=True):
+        assert_same(one, other)
+    assert back.provenance == {**store.provenance, "source": "minari:made/up-v0"}
+
+
+def test_a_minari_dataset_of_others_arrives(minari_folder: Path, tmp_path: Path) -> None:
+    """Its actions may begin at another number than 0, and it does not say what they mean."""
+    import minari
+    from gymnasium import spaces
+
+    episode = make_episode(7, seed=1)
+    buffer = minari.data_collector.EpisodeBuffer(
+        id=0,
+        observations=episode.frames,
+        actions=episode.actions + 4,
+        rewards=episode.rewards,
+        terminations=episode.terminated,
+        truncations=episode.truncated,
+    )
+    minari.create_dataset_from_buffers(
+        "others-v0",
+        [buffer],
+        observation_space=spaces.Box(0, 255, episode.frames.shape[1:], np.uint8),
+        action_space=spaces.Discrete(3, start=4),
+        jpeg_encoding=False,
+    )
+    store = import_episodes(open_recording("minari:others-v0"), str(tmp_path / "store"))
+    np.testing.assert_array_equal(store[0].frames, episode.frames)
+    np.testing.assert_array_equal(store[0].actions, episode.actions)
+    assert store.provenance["action_meanings"] == ["4", "5", "6"]
+
+
+def test_an_export_that_fails_leaves_no_dataset(minari_folder: Path, tmp_path: Path) -> None:
+    def interrupted(episodes: range) -> Iterator[int]:
+        yield episodes[0]
+        raise KeyboardInterrupt
+
+    store = make_store(tmp_path / "store", [5, 9])
+    with pytest.raises(KeyboardInterrupt):
+        export_minari(store, "made/up-v0", progress=interrupted)
+    export_minari(store, "made/up-v0")  # the name is free
+    with pytest.raises(UserError, match="already"):
+        export_minari(store, "made/up-v0")
+    with pytest.raises(UserError, match="cannot be made"):
+        export_minari(store, "no name!")
+    with pytest.raises(UserError, match="nothing to export"):
+        export_minari(make_store(tmp_path / "empty", []), "made/empty-v0")
+
+
+def test_an_absent_minari_dataset_is_said(minari_folder: Path) -> None:
+    with pytest.raises(UserError, match="no Minari dataset absent-v0"):
+        open_recording("minari:absent-v0")
+
+
+@pytest.mark.skipif("WORLDMODEL_DATA" not in os.environ, reason="needs WORLDMODEL_DATA")
+def test_real_episodes_of_deepmind_lab_arrive(tmp_path: Path) -> None:
+    recording = open_recording(os.path.join(os.environ["WORLDMODEL_DATA"], "dmlab", "seekavoid_arena_01", "test"))
+    recording.episodes = 2
+    store = import_episodes(recording, str(tmp_path / "store"))
+    assert (store.frame_shape, store.n_actions, store.lengths.tolist()) == ((84, 84, 3), 9, [300, 300])
+    assert store.provenance["env_kwargs"] == {"level": "seekavoid_arena_01"}
+    for episode in store:
+        assert episode.truncated[-1] and not episode.terminated.any()
+        np.testing.assert_array_equal(episode.frames[-1], episode.frames[-2])  # the engine has no last observation
+        assert (episode.frames[100] != episode.frames[101]).any()
