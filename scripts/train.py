@@ -15,7 +15,8 @@ from worldmodel.dynamics import DynamicsConfig
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
-from worldmodel.objectives import ColourRarity, DynamicsObjective, VideoObjective, code_salience, encode_store
+from worldmodel.objectives import DynamicsObjective, VideoObjective, encode_store
+from worldmodel.salience import PixelWeight, code_salience
 from worldmodel.state import ContextBank
 from worldmodel.training import FitConfig, fit
 from worldmodel.video import VIDEO_PRESETS, VideoVQVAE
@@ -92,9 +93,9 @@ def _tokenizer(args: Args, store: EpisodeStore) -> VideoVQVAE:
 
 def _prior(args: Args, store: EpisodeStore, video: VideoVQVAE) -> WorldModel:
     codes = encode_store(video, store)
+    frames = torch.from_numpy(store.flat("frames"))
     sample = slice(None, None, max(1, len(codes) // 5000))
-    pixels = torch.from_numpy(store.flat("frames")[sample])
-    salience = code_salience(ColourRarity(pixels), codes[sample], pixels, video.config.num_codes)
+    salience = code_salience(PixelWeight(store, frames), codes[sample], frames[sample], video.config.num_codes)
     rewards = np.unique(store.flat("rewards"))
     if len(rewards) > 32:
         rewards = np.unique(np.quantile(rewards, np.linspace(0, 1, 32)))

@@ -8,36 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodel.episodes import EpisodeStore
+from worldmodel.salience import PixelWeight
 from worldmodel.state import generators
 from worldmodel.training import Batch
 from worldmodel.video import VideoVQVAE
 from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldModel
-
-
-class ColourRarity:
-    """How much a pixel counts: (how often its colour occurs) ** -power, clipped, with mean one over the recordings.
-
-    Small things that earn reward have rare colours. Plain errors let a tokenizer fade them into the background, for
-    they cover a few pixels in a thousand; this makes them worth drawing. Colours are told apart by 4 bits a channel.
-    """
-
-    def __init__(self, frames: Tensor, *, power: float = 0.8, limit: float = 40.0) -> None:
-        """`frames`: uint8 [N, H, W, 3], a sample of the recordings."""
-        count = torch.bincount(self._bins(frames).flatten(), minlength=4096).float()
-        frequency = count / count.sum()
-        weight = frequency.clamp_min(1e-7) ** -power
-        weight = (weight / (weight * frequency).sum()).clamp_max(limit)
-        self.weight = weight / (weight * frequency).sum()  # [4096]
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Weights, float [...], of pixels, uint8 [..., 3]."""
-        return self.weight.to(frames.device)[self._bins(frames)]
-
-    @staticmethod
-    def _bins(frames: Tensor) -> Tensor:
-        red, green, blue = (frames >> 4).int().unbind(-1)
-        return red * 256 + green * 16 + blue
 
 
 class VideoObjective:
@@ -51,7 +27,7 @@ class VideoObjective:
         self.dataset = WindowDataset(store, window, size=size, seed=seed, frames=frames)
         sample = frames[:: max(1, len(frames) // 2000)]
         values = sample.float() / 255
-        self.rarity = ColourRarity(sample)
+        self.pixel_weight = PixelWeight(store, frames)
         if model.config.loss == "mse":
             self.scale = float(values.var())
         else:
@@ -62,7 +38,7 @@ class VideoObjective:
         if self.model.config.loss == "mse":
             weight = torch.ones(frames.shape[:-1], device=frames.device)
         else:
-            weight = self.rarity(frames)
+            weight = self.pixel_weight(frames)
         out = self.model(frames, weight / self.scale)
         return out.total, {
             "reconstruction": out.reconstruction.item(),
@@ -97,8 +73,8 @@ class DynamicsObjective:
     - One window in ten has its actions withheld, so that one model serves both with and without actions.
     - A few of the codes that are looked back on are replaced by random ones, so that the prior learns to trust its
       memory over any one glimpse: in a dream the past is its own, imperfect, work.
-    - Positions count by how rare the colours around them were one frame *earlier*. What a weight may depend on is the
-      past alone: then it shifts effort to where rewards are, and leaves the best prediction what it was.
+    - Positions count by the salience of the codes around them one frame *earlier*. A weight that depends on the past
+      alone shifts effort to where rewards are, and leaves the best prediction what it was.
     """
 
     name = "prior"
@@ -107,7 +83,7 @@ class DynamicsObjective:
     def __init__(
         self, world: WorldModel, store: EpisodeStore, codes: Tensor, salience: Tensor, *, size: int, seed: int = 0
     ) -> None:
-        """`codes`: int16 [F, h, w], all frames of the store; `salience`: float [K], how rare each code's colours are."""
+        """`codes`: int16 [F, h, w], all frames of the store; `salience`: float [K], how much each code matters."""
         self.world, self.model = world, world.dynamics
         self.dataset = WindowDataset(store, self.window, size=size, seed=seed, frames=codes)
         self.salience = salience
@@ -172,13 +148,6 @@ def _encoded(video: VideoVQVAE, store: EpisodeStore) -> Iterator[Tensor]:
             pieces.append(video.encode(piece.to(device), past)[0].to("cpu", torch.int16))
             past = piece[:, -video.config.memory :].to(device)
         yield torch.cat(pieces)
-
-
-def code_salience(rarity: ColourRarity, codes: Tensor, frames: Tensor, num_codes: int) -> Tensor:
-    """Mean rarity, float [K], of the pixels that each code stands for: codes [F, h, w], frames uint8 [F, H, W, 3]."""
-    weight = F.adaptive_avg_pool2d(rarity(frames), tuple(codes.shape[1:]))  # type: ignore[arg-type]
-    total = torch.zeros(num_codes).index_add_(0, codes.flatten().long(), weight.flatten())
-    return total / torch.bincount(codes.flatten().long(), minlength=num_codes).clamp_min(1)
 
 
 def tile(pictures: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ class WorldModel(nn.Module):
             )
 
     def save_pretrained(self, folder: str | Path, *, card: str = "") -> None:
-        """Write a folder: `config.json`, `model.safetensors` (bfloat16), `contexts.safetensors`, and `card` as `README.md`."""
+        """Write `config.json`, `model.safetensors` (bfloat16), `contexts.safetensors`, and `card` as `README.md`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in self.state_dict().items()}

@@ -1,0 +1,69 @@
+"""What in a frame is worth getting right: rare colours, and colours that are seen where rewards come."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worldmodel.episodes import EpisodeStore
+
+_BINS = 4096  # colours are told apart by 4 bits a channel
+_BEFORE = 4  # frames before a reward in which its cause is looked for
+
+
+class PixelWeight:
+    """How much a pixel counts in the tokenizer's loss, by its colour, with mean one over the recordings.
+
+    Small things that earn reward cover a few pixels in a thousand, so plain errors let a tokenizer fade them into the
+    background. A colour's weight is its rarity, frequency ** -0.8, times the square of its reward lift: how much more
+    of it is seen in the frames up to a reward than in the rest of the same episodes. Neither knows what a reward
+    looks like beforehand. A reward is any that is not the recordings' commonest.
+    """
+
+    def __init__(self, store: EpisodeStore, frames: Tensor, *, limit: float = 60.0) -> None:
+        """`frames`: uint8 [F, H, W, 3], all frames of the store; `limit`: no colour counts more than this."""
+        frequency, near, around = (torch.zeros(_BINS) for _ in range(3))
+        rewards = torch.from_numpy(store.flat("rewards"))
+        commonest = rewards.mode().values
+        first_step = 0
+        for episode, steps in enumerate(store.lengths.tolist()):
+            first = first_step + episode  # each episode before this one has one frame more than steps
+            share = _colour_shares(frames[first : first + steps + 1 : 5])
+            frequency += share / len(store)
+            for step in (rewards[first_step : first_step + steps] != commonest).nonzero().flatten().tolist():
+                near += _colour_shares(frames[first + max(0, step - _BEFORE + 1) : first + step + 1])
+                around += share
+            first_step += steps
+        lift = torch.ones(_BINS)
+        if around.any():
+            enough = 1e-4 * around.sum()  # a colour with less of the frame than this proves nothing
+            lift = ((near + enough) / (around + enough)).clamp_min(1)
+        rarity = _normalised(frequency.clamp_min(1e-7) ** -0.8, frequency, limit)
+        self.weight = _normalised(rarity * lift.square(), frequency, limit)  # [4096]
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Weights, float [...], of pixels, uint8 [..., 3]."""
+        return self.weight.to(frames.device)[_colour(frames)]
+
+
+def _normalised(weight: Tensor, frequency: Tensor, limit: float) -> Tensor:
+    """`weight`, clipped, with mean one under `frequency`."""
+    weight = (weight / (weight * frequency).sum()).clamp_max(limit)
+    return weight / (weight * frequency).sum()
+
+
+def _colour(frames: Tensor) -> Tensor:
+    red, green, blue = (frames >> 4).int().unbind(-1)
+    return red * 256 + green * 16 + blue
+
+
+def _colour_shares(frames: Tensor) -> Tensor:
+    """Share, float [4096], of each colour among the pixels of uint8 [..., 3]."""
+    count = torch.bincount(_colour(frames).flatten(), minlength=_BINS).float()
+    return count / count.sum()
+
+
+def code_salience(pixel_weight: PixelWeight, codes: Tensor, frames: Tensor, num_codes: int) -> Tensor:
+    """Mean weight, float [K], of the pixels that each code stands for: codes [F, h, w], frames uint8 [F, H, W, 3]."""
+    weight = F.adaptive_avg_pool2d(pixel_weight(frames), tuple(codes.shape[1:]))  # type: ignore[arg-type]
+    total = torch.zeros(num_codes).index_add_(0, codes.flatten().long(), weight.flatten())
+    return total / torch.bincount(codes.flatten().long(), minlength=num_codes).clamp_min(1)
