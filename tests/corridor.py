@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 class Corridor(gymnasium.Env[NDArray[np.uint8], np.int64]):
-    metadata: dict[str, Any] = {"render_fps": 5}
+    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 5}
     frame_skip = 2
 
     def __init__(self, endless: bool = False, channels: int = 3, actions: int = 3) -> None:
@@ -46,4 +46,4 @@ class Corridor(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return self._frame
 
 
-gymnasium.register("Corridor-v0", entry_point=Corridor)
+gymnasium.register("Corridor-v0", entry_point=Corridor, disable_env_checker=True)  # it warns of the shared frame
