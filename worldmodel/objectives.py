@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodel.episodes import EpisodeStore
+from worldmodel.pictures import tile
 from worldmodel.salience import PixelWeight
 from worldmodel.state import generators
 from worldmodel.training import Batch
@@ -148,8 +149,3 @@ def _encoded(video: VideoVQVAE, store: EpisodeStore) -> Iterator[Tensor]:
             pieces.append(video.encode(piece.to(device), past)[0].to("cpu", torch.int16))
             past = piece[:, -video.config.memory :].to(device)
         yield torch.cat(pieces)
-
-
-def tile(pictures: Tensor) -> Tensor:
-    """Rows and columns of pictures, uint8 [rows, columns, H, W, 3], as one picture, uint8 [rows*H, columns*W, 3]."""
-    return torch.cat([torch.cat(list(row), 1) for row in pictures])

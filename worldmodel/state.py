@@ -15,7 +15,7 @@ Index = int | slice | Tensor | np.ndarray | Sequence[int] | Sequence[bool]
 
 @dataclass
 class WorldState:
-    """Where each row's dream is. States index, clone and concatenate by rows; a row indexed twice is a dream branched."""
+    """Where each row's dream is. States index, clone and concatenate by rows; index a row twice to branch its dream."""
 
     codes: Tensor  # int64 [B, R, h, w]: the last R frames, newest last (R is what the decoder sees)
     memory: Tensor  # float [B, C, h', w']: all that came before the newest frame

@@ -87,8 +87,8 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
                     loss, scalars = objective.loss(batch)
                 if not math.isfinite(loss.item()):
                     raise UserError(
-                        f"The loss of the {objective.name} is {loss.item()} at step {step}: train with a learning rate below "
-                        f"{config.learning_rate:g}; {checkpoint} still holds the last good state."
+                        f"The loss of the {objective.name} is {loss.item()} at step {step}: train with a learning rate "
+                        f"below {config.learning_rate:g}; {checkpoint} still holds the last good state."
                     )
                 for group in optimizer.param_groups:
                     group["lr"] = _learning_rate(config, step)

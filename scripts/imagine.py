@@ -1,0 +1,166 @@
+"""`worldmodel imagine`: a world model -> a dream, as a picture strip, a film and arrays."""
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
+from worldmodel.files import write_bytes
+from worldmodel.pictures import strips, write_film, write_png
+from worldmodel.state import WorldState, generators
+from worldmodel.world import WorldModel
+
+FIGURE7_GIVEN, FIGURE7_IMAGINED = 6, 10
+
+
+@dataclass
+class Args:
+    """Dream with a world model. The dream starts from the model's own starts, or from a recorded episode."""
+
+    model: str = "dmlab-seekavoid"
+    """A bundled name, a folder or a Hub id."""
+    out: Path = Path("runs/imagine")
+    """Folder for strip.png, dream.mp4 and dream.npz (or figure7.png)."""
+    actions: str | None = None
+    """What to do: names or ids with repeats ("forward*10, look right*5"), "none" for a dream without actions, or a file
+    (.npy or .txt of ids). Without it: the actions of the recorded episode, or the first action thirty times."""
+    store: str | None = None
+    """Start from an episode of this store and show the truth beside the dream."""
+    episode: int = 0
+    """Which episode of the store."""
+    start: int = 0
+    """The first frame that is given."""
+    given: int = 16
+    """Frames of the episode given before the dream begins."""
+    seed: int = 0
+    """Draws the start and the dream."""
+    temperature: float = 1.0
+    """Below 1 the dream keeps to what is likely."""
+    figure7: bool = False
+    """Draw the paper's Figure 7 instead: six given frames, then ten imagined with "forward" held (top) and "look right"
+    held (bottom), and below them the same without any action."""
+
+
+def main(args: Args) -> None:
+    if args.temperature <= 0:
+        raise UserError(f"The temperature is above 0, not {args.temperature:g}.")
+    world = WorldModel.from_pretrained(args.model)
+    given, truth, recorded = _start(args, world)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.figure7:
+        _draw_figure7(args, world, given)
+        return
+    actions = _actions(args.actions, world, recorded)
+    rollout = world.imagine(given.state, actions[None], rngs=generators(args.seed, 1), temperature=args.temperature)
+    frames = rollout.frames()[0]  # [H, H_px, W_px, 3]
+    every = max(1, len(frames) // 24)
+    shown = given.frames[-6:]
+    rows = [("dream", torch.cat([shown, frames[::every]]))]
+    if len(truth):
+        rows.insert(0, ("truth", torch.cat([shown, truth[: len(frames) : every]])))
+    write_png(args.out / "strip.png", strips(rows, given=len(shown)))
+    write_film(args.out / "dream.mp4", torch.cat([given.frames, frames]), world.fps)
+    arrays = BytesIO()
+    np.savez_compressed(
+        arrays,
+        frames=frames.numpy(),
+        codes=rollout.codes[0].numpy(),
+        actions=actions.numpy(),
+        rewards=rollout.rewards[0].numpy(),
+        terminated=rollout.terminated[0].numpy(),
+        log_probs=rollout.log_probs[0].numpy(),
+    )
+    write_bytes(args.out / "dream.npz", arrays.getvalue())
+    ended = rollout.terminated[0].nonzero()
+    end = f", which ends after {int(ended[0]) + 1}" if len(ended) else ""
+    print(f"{len(frames)} imagined steps{end}, with a reward of {rollout.rewards.sum():.2f} in all.")
+    print(f"See strip.png, dream.mp4 and dream.npz in {args.out}.")
+
+
+@dataclass
+class _Given:
+    frames: Tensor  # uint8 [T, H, W, 3]
+    state: WorldState
+
+
+def _start(args: Args, world: WorldModel) -> tuple[_Given, Tensor, Tensor]:
+    """What is given, and, from a store, the true frames and actions that follow (else none)."""
+    if args.store is None:
+        if world.contexts is None:
+            raise UserError(f"{args.model} brings no starts of its own; give a recorded one with --store.")
+        row = np.random.default_rng(args.seed).integers(len(world.contexts))
+        codes, before = world.contexts.codes[row][None], world.contexts.actions[row][None]
+        given = _Given(world.video.decode(codes)[0], world.observe_codes(codes, before))
+        return given, torch.empty(0), torch.empty(0, dtype=torch.int64)
+    episode = EpisodeStore.open(args.store)[args.episode]
+    frames, actions = torch.from_numpy(episode.frames), torch.from_numpy(episode.actions)
+    first = args.start + args.given  # the first frame to be imagined
+    if args.given < 1 or args.start < 0 or first >= len(frames):
+        raise UserError(
+            f"Episode {args.episode} has {len(frames)} frames: with {args.given} given from {args.start} on, "
+            "none are left to imagine."
+        )
+    past = frames[args.start : first]
+    given = _Given(past, world.observe(past[None], actions[None, args.start : first - 1]))
+    return given, frames[first:], actions[first - 1 :]
+
+
+def _actions(text: str | None, world: WorldModel, recorded: Tensor) -> Tensor:
+    """int64 [H] from `--actions`, or else what was recorded."""
+    if text is None:
+        return recorded if len(recorded) else torch.zeros(30, dtype=torch.int64)
+    if text == "none":
+        return torch.full((max(len(recorded), 30),), world.no_action)
+    path = Path(text)
+    if path.suffix in (".npy", ".txt"):
+        if not path.is_file():
+            raise UserError(f"There is no file of actions {path}.")
+        try:
+            ids = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=1)
+            return torch.from_numpy(ids.astype(np.int64, casting="safe")).flatten()
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} is not a list of action ids.") from error
+    actions: list[int] = []
+    for part in text.split(","):
+        name, _, count = part.partition("*")
+        actions += [action_id(name.strip(), world)] * _count(count.strip(), part)
+    return torch.tensor(actions)
+
+
+def action_id(name: str, world: WorldModel) -> int:
+    """The id of an action given by name or id. Raises `UserError` for one that the world does not have."""
+    names = world.action_meanings
+    if name in names:
+        return names.index(name)
+    if name.isdigit() and int(name) < world.n_actions:
+        return int(name)
+    raise UserError(
+        f'There is no action "{name}": this world has {", ".join(f"{i} {n}" for i, n in enumerate(names))}.'
+    )
+
+
+def _count(text: str, part: str) -> int:
+    if not text:
+        return 1
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f'"{part.strip()}" is not an action with a count, like "forward*10".')
+    return int(text)
+
+
+def _draw_figure7(args: Args, world: WorldModel, given: _Given) -> None:
+    held = ["forward", "look right"]
+    ids = torch.tensor([*(action_id(name, world) for name in held), world.no_action])
+    actions = ids[:, None].expand(-1, FIGURE7_IMAGINED)
+    # One generator seed for all rows: they differ by their actions alone.
+    rngs = [np.random.default_rng(args.seed) for _ in ids]
+    frames = world.imagine(given.state[[0] * len(ids)], actions, rngs=rngs, temperature=args.temperature).frames()
+    shown = given.frames[-FIGURE7_GIVEN:]
+    labels = [f'given, then imagined with "{name}" held' for name in held] + ["given, then imagined without actions"]
+    rows = [(label, torch.cat([shown, row])) for label, row in zip(labels, frames, strict=True)]
+    write_png(args.out / "figure7.png", strips(rows, given=len(shown)))
+    print(f"Figure 7 is in {args.out / 'figure7.png'}.")
