@@ -67,7 +67,7 @@ class VectorQuantizer(nn.Module):
     def forward(self, z: Tensor) -> Quantized:
         """Quantize encoder outputs `z`, float [B, D, *]; in training mode the dictionary's statistics move too."""
         with torch.autocast(z.device.type, enabled=False):  # distances lose the nearest neighbour in bfloat16
-            flat = self._on_sphere(rearrange(z, "b d ... -> (b ...) d").float())  # [N, D]
+            flat = self._flat(z)  # [N, D]
             if self.training and not self.initialised:
                 self._initialise(flat.detach())
             codes = self._nearest(flat)  # [N]
@@ -83,12 +83,16 @@ class VectorQuantizer(nn.Module):
 
     def encode(self, z: Tensor) -> Tensor:
         """Codes, int64 [B, *], of encoder outputs, float [B, D, *] (eq. 1)."""
-        flat = self._on_sphere(rearrange(z, "b d ... -> (b ...) d").float())
-        return self._nearest(flat).view(z.shape[0], *z.shape[2:])
+        return self._nearest(self._flat(z)).view(z.shape[0], *z.shape[2:])
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Embeddings, float [B, D, *], of codes, int64 [B, *] (eq. 2)."""
         return F.embedding(codes, self._on_sphere(self.embedding)).movedim(-1, 1)
+
+    def _flat(self, z: Tensor) -> Tensor:
+        """[B, D, *] -> [N, D], in no less than single precision."""
+        precision = torch.promote_types(z.dtype, torch.float32)
+        return self._on_sphere(rearrange(z, "b d ... -> (b ...) d").to(precision))
 
     def _nearest(self, flat: Tensor) -> Tensor:
         """Index of the nearest embedding: argmin ||z - e||^2, where ||z||^2 is the same for every e.  [N, D] -> [N]"""

@@ -118,8 +118,7 @@ class VideoVQVAE(nn.Module):
 
         `past`, uint8 [B, P, H, W, 3], are the frames that came just before, when the video is encoded piece by piece.
         """
-        video = to_floats(self._with_past(frames, past)).to(self.quantizer.embedding.dtype)
-        return self.quantizer.encode(self.encoder(video))
+        return self.quantizer.encode(self.encoder(self._floats(self._with_past(frames, past))))
 
     @torch.no_grad()
     def decode(self, codes: Tensor, past: Tensor | None = None) -> Tensor:
@@ -128,16 +127,20 @@ class VideoVQVAE(nn.Module):
 
     def forward(self, frames: Tensor, weight: Tensor | None = None) -> VideoLoss:
         """Eq. 3 on frames, uint8 [B, T, H, W, 3]; `weight`, float [B, T, H, W], says how much each pixel counts."""
-        video = to_floats(frames)
-        quantized = self.quantizer(self.encoder(to_floats(self._with_past(frames, None))))
+        quantized = self.quantizer(self.encoder(self._floats(self._with_past(frames, None))))
         vectors = quantized.vectors
         past = vectors[:, :, :1].expand(-1, -1, self.config.memory - 1, -1, -1)
-        decoded = self.decoder(torch.cat([past, vectors], 2)).float()
+        decoded = self.decoder(torch.cat([past, vectors], 2))
+        video = self._floats(frames)
         error = (decoded - video).square() if self.config.loss == "mse" else (decoded - video).abs()
         if weight is not None:
             error = error * weight[:, None]
         reconstruction = error.mean()
         return VideoLoss(reconstruction + quantized.loss, reconstruction, decoded.detach(), quantized.codes)
+
+    def _floats(self, frames: Tensor) -> Tensor:
+        """uint8 [B, T, H, W, 3] -> [B, 3, T, H, W] in [-0.5, 0.5], in the precision of the weights."""
+        return rearrange(frames, "b t h w c -> b c t h w").to(self.quantizer.embedding.dtype) / 255 - 0.5
 
     def _with_past(self, clip: Tensor, past: Tensor | None) -> Tensor:
         """`clip` [B, T, ...] with exactly `memory - 1` frames before it."""
@@ -148,11 +151,6 @@ class VideoVQVAE(nn.Module):
         else:
             missing = reach
         return torch.cat([clip[:, :1]] * missing + [clip], 1)
-
-
-def to_floats(frames: Tensor) -> Tensor:
-    """uint8 [B, T, H, W, 3] -> float32 [B, 3, T, H, W] in [-0.5, 0.5]."""
-    return rearrange(frames, "b t h w c -> b c t h w").float() / 255 - 0.5
 
 
 def to_frames(video: Tensor) -> Tensor:

@@ -1,0 +1,110 @@
+"""The codebook against a brute-force float64 implementation of eq. 1-3 and of the moving averages of §3.2."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldmodel.quantizer import VectorQuantizer, perplexity
+
+
+def brute_force(z: np.ndarray, embedding: np.ndarray, beta: float, upstream: np.ndarray) -> dict[str, np.ndarray]:
+    """Codes, outputs, loss and both gradients of loss + sum(upstream * output), one latent at a time.  z [N, D]"""
+    codes, loss = [], 0.0
+    z_gradient, e_gradient = upstream.copy(), np.zeros_like(embedding)
+    for n, latent in enumerate(z):
+        distances = [np.sum((latent - e) ** 2) for e in embedding]
+        k = int(np.argmin(distances))
+        codes.append(k)
+        loss += (1 + beta) * distances[k] / len(z)
+        z_gradient[n] += beta * 2 * (latent - embedding[k]) / len(z)  # commitment alone; e is behind a stop gradient
+        e_gradient[k] += 2 * (embedding[k] - latent) / len(z)  # codebook term alone; z is behind a stop gradient
+    return {"codes": np.array(codes), "output": embedding[codes], "loss": loss, "z": z_gradient, "e": e_gradient}
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.sampled_from([(5,), (3, 4), (2, 3, 2)]), st.integers(0, 10**6))
+def test_codes_loss_and_every_gradient_are_those_of_the_equations(
+    num_codes: int, dim: int, shape: tuple[int, ...], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    beta, batch = 0.25, 2
+    z, upstream = rng.normal(size=(2, batch, dim, *shape))
+    quantizer = VectorQuantizer(num_codes, dim, beta=beta).double().eval()
+    encoder_output = torch.tensor(z, requires_grad=True)
+    out = quantizer(encoder_output)
+    (out.loss + (out.vectors * torch.tensor(upstream)).sum()).backward()
+
+    def flat(x: np.ndarray) -> np.ndarray:
+        return np.moveaxis(x, 1, -1).reshape(-1, dim)
+
+    expected = brute_force(flat(z), quantizer.embedding.detach().numpy(), beta, flat(upstream))
+    assert out.codes.shape == (batch, *shape) and out.codes.dtype == torch.int64
+    np.testing.assert_array_equal(out.codes.flatten().numpy(), expected["codes"])
+    np.testing.assert_allclose(flat(out.vectors.detach().numpy()), expected["output"], atol=1e-12)
+    np.testing.assert_allclose(out.loss.item(), expected["loss"], rtol=1e-12)
+    assert encoder_output.grad is not None and quantizer.embedding.grad is not None
+    np.testing.assert_allclose(flat(encoder_output.grad.numpy()), expected["z"], atol=1e-12)
+    np.testing.assert_allclose(quantizer.embedding.grad.numpy(), expected["e"], atol=1e-12)
+    np.testing.assert_array_equal(quantizer.encode(encoder_output.detach()).numpy(), out.codes.numpy())
+    np.testing.assert_allclose(quantizer.lookup(out.codes).detach().numpy(), out.vectors.detach().numpy(), atol=1e-12)
+
+
+def test_the_moving_average_dictionary_follows_its_assigned_vectors_and_takes_no_gradient() -> None:
+    torch.manual_seed(0)
+    gamma, num_codes, dim = 0.9, 4, 3
+    quantizer = VectorQuantizer(num_codes, dim, ema_decay=gamma, restart_below=0)
+    quantizer.initialised.fill_(True)
+    size, total = np.ones(num_codes), quantizer.embedding.detach().numpy().astype(np.float64)
+    for _ in range(5):
+        z = torch.randn(2, dim, 6, requires_grad=True)
+        before = quantizer.embedding.detach().clone()
+        out = quantizer(z)
+        flat, codes = z.detach().movedim(1, -1).reshape(-1, dim).numpy(), out.codes.flatten().numpy()
+        # §3.2 with counts in units of an even share, N / K; the ratio m_i / N_i is the same in any unit.
+        unit = len(codes) / num_codes
+        size = gamma * size + (1 - gamma) * np.bincount(codes, minlength=num_codes) / unit
+        total = gamma * total + (1 - gamma) * np.stack([flat[codes == k].sum(0) for k in range(num_codes)]) / unit
+        np.testing.assert_allclose(quantizer.embedding.detach().numpy(), total / size[:, None], rtol=1e-4, atol=1e-5)
+        commitment = 0.25 * ((flat - before.numpy()[codes]) ** 2).sum(1).mean()
+        assert out.loss.item() == pytest.approx(commitment, rel=1e-5)
+    out.loss.backward()
+    assert quantizer.embedding.grad is None
+
+
+def test_the_dictionary_starts_as_encoder_outputs() -> None:
+    quantizer = VectorQuantizer(8, 2, ema_decay=None)
+    z = torch.randn(1, 2, 50) + 100
+    quantizer(z)
+    assert all((z[0].T == e).all(1).any() for e in quantizer.embedding.detach())
+
+
+def test_dead_codes_come_back_to_life() -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(16, 2, ema_decay=0.9)
+    quantizer(torch.randn(1, 2, 100) * 1e-3 + 50)  # all codes start far from what comes next
+    for _ in range(60):
+        codes = quantizer(torch.randn(4, 2, 100)).codes
+    assert quantizer.usage == 1.0
+    assert perplexity(codes, 16) > 8
+
+
+def test_evaluation_moves_nothing() -> None:
+    quantizer = VectorQuantizer(8, 2, ema_decay=0.9)
+    quantizer(torch.randn(1, 2, 50))
+    before = {k: v.clone() for k, v in quantizer.state_dict().items()}
+    quantizer.eval()(torch.randn(1, 2, 50))
+    assert all(torch.equal(v, before[k]) for k, v in quantizer.state_dict().items())
+
+
+def test_unit_norm_compares_directions() -> None:
+    quantizer = VectorQuantizer(8, 3, unit_norm=True).eval()
+    z = torch.randn(2, 3, 10)
+    out = quantizer(z)
+    torch.testing.assert_close(out.vectors.norm(dim=1), torch.ones(2, 10))
+    assert torch.equal(quantizer.encode(z * torch.rand(2, 1, 10).add(0.1)), out.codes)
+
+
+@given(st.integers(1, 20))
+def test_perplexity_of_evenly_used_codes_is_their_number(n: int) -> None:
+    assert perplexity(torch.arange(n).repeat(3), 20).item() == pytest.approx(n, rel=1e-5)
