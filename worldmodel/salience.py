@@ -11,12 +11,13 @@ _BEFORE = 4  # frames before a reward in which its cause is looked for
 
 
 class PixelWeight:
-    """How much a pixel counts in the tokenizer's loss, by its colour, with mean one over the recordings.
+    """How much a pixel counts in the tokenizer's loss, by the colours around it, with mean one over the recordings.
 
     Small things that earn reward cover a few pixels in a thousand, so plain errors let a tokenizer fade them into the
     background. A colour's weight is its rarity, frequency ** -0.8, times the square of its reward lift: how much more
     of it is seen in the frames up to a reward than in the rest of the same episodes. Neither knows what a reward
-    looks like beforehand. A reward is any that is not the recordings' commonest.
+    looks like beforehand. A reward is any that is not the recordings' commonest. A pixel counts as the weightiest
+    colour within two pixels: else nothing stops small things from being drawn too large.
     """
 
     def __init__(self, store: EpisodeStore, frames: Tensor, *, limit: float = 60.0) -> None:
@@ -39,10 +40,14 @@ class PixelWeight:
             lift = ((near + enough) / (around + enough)).clamp_min(1)
         rarity = _normalised(frequency.clamp_min(1e-7) ** -0.8, frequency, limit)
         self.weight = _normalised(rarity * lift.square(), frequency, limit)  # [4096]
+        self.scale = 1.0
+        self.scale = 1 / float(self(frames[:: max(1, len(frames) // 500)]).mean())
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """Weights, float [...], of pixels, uint8 [..., 3]."""
-        return self.weight.to(frames.device)[_colour(frames)]
+        """Weights, float [..., H, W], of frames, uint8 [..., H, W, 3]."""
+        weight = self.weight.to(frames.device)[_colour(frames)]
+        largest = F.max_pool2d(weight.flatten(0, -3), 5, stride=1, padding=2)
+        return self.scale * largest.view(weight.shape)
 
 
 def _normalised(weight: Tensor, frequency: Tensor, limit: float) -> Tensor:
