@@ -1,0 +1,131 @@
+"""The prior: step by step it is the full forward pass, it samples what it states, and it never looks ahead."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from tests.tiny_world import CODE_SHAPE, N_ACTIONS, N_CODES
+from worldmodel.dynamics import CodeHead, Dynamics, DynamicsConfig
+
+ORDERS = ["diagonal", "raster"]
+
+
+def prior(order: str, num_codes: int = N_CODES, code_shape: tuple[int, int] = CODE_SHAPE) -> Dynamics:
+    torch.manual_seed(0)
+    config = DynamicsConfig(code_shape, num_codes, N_ACTIONS, (-1.0, 0.0, 2.0), width=16, head_width=16, order=order)
+    dynamics = Dynamics(config).double().eval().requires_grad_(False)
+    for p in dynamics.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    return dynamics
+
+
+def episode(batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randint(N_CODES, (batch, length, *CODE_SHAPE)), torch.randint(N_ACTIONS + 1, (batch, length - 1))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_stepping_gives_the_distribution_of_the_full_forward_whenever_each_row_was_reset(order: str) -> None:
+    """Rows begin at different times; each is stepped from its own blank memory beside the others."""
+    dynamics, (codes, actions) = prior(order), episode(3, 9)
+    begins = [0, 2, 5]
+    memory = dynamics.blank(3)
+    for t in range(8):
+        for row, begin in enumerate(begins):
+            if t == begin:
+                memory[row] = dynamics.blank(1)[0]
+        memory, context = dynamics.advance(memory, codes[:, t], actions[:, t])
+        stepped = dynamics.head(context, codes[:, t + 1])  # [B, K, h, w]
+        reward, termination = dynamics._outcome(memory, codes[:, t + 1])
+        for row, begin in enumerate(begins):
+            if t < begin:
+                continue
+            one = slice(row, row + 1)
+            full = dynamics(codes[one, begin : t + 2], actions[one, begin : t + 1])
+            torch.testing.assert_close(stepped[row].movedim(0, -1), full.logits[0, -1], rtol=0, atol=1e-9)
+            torch.testing.assert_close(reward[row], full.reward_logits[0, -1], rtol=0, atol=1e-9)
+            torch.testing.assert_close(termination[row], full.termination_logits[0, -1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_draw_has_the_log_probability_that_the_full_forward_gives_its_codes(order: str) -> None:
+    dynamics, (codes, actions) = prior(order), episode(4, 3)
+    memory, _ = dynamics.advance(dynamics.blank(4), codes[:, 0], actions[:, 0])
+    uniforms = torch.rand(4, codes[0, 0].numel(), dtype=torch.float64)
+    drawn = dynamics.draw(memory, codes[:, 1], actions[:, 1], uniforms, 1.0)
+    full = dynamics(torch.cat([codes[:, :2], drawn.codes[:, None]], 1), actions)
+    log_prob = full.logits[:, -1].log_softmax(-1).gather(-1, drawn.codes[..., None]).sum((1, 2, 3))
+    torch.testing.assert_close(drawn.log_prob, log_prob, rtol=0, atol=1e-9)
+    expected = full.reward_logits[:, -1].softmax(-1) @ torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(drawn.reward.double(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(drawn.termination.double(), full.termination_logits[:, -1].sigmoid(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_code_depends_on_codes_drawn_before_it_and_on_no_others(order: str) -> None:
+    head: CodeHead = prior(order).head
+    rows, columns = CODE_SHAPE
+    context = torch.randn(1, 16, rows, columns, dtype=torch.float64)
+    codes = torch.randint(N_CODES, (1, rows, columns))
+    logits = head(context, codes)
+    for i in range(rows):
+        for j in range(columns):
+            other = codes.clone()
+            other[0, i, j] = (other[0, i, j] + 1) % N_CODES
+            changed = (head(context, other) != logits).any(1)[0]  # [h, w]
+            for a, b in changed.nonzero().tolist():
+                later = a + b > i + j if order == "diagonal" else (a, b) > (i, j)
+                assert later, f"the logits at {a, b} saw the code at {i, j}"
+            assert changed.any() or (i, j) == (rows - 1, columns - 1)
+
+
+def test_the_future_does_not_reach_the_past() -> None:
+    dynamics, (codes, actions) = prior("diagonal"), episode(2, 6)
+    out = dynamics(codes, actions)
+    for t in range(1, 6):
+        other, moves = codes.clone(), actions.clone()
+        other[:, t] = (other[:, t] + 1) % N_CODES
+        moves[:, t - 1 :] = (moves[:, t - 1 :] + 1) % (N_ACTIONS + 1)
+        again = dynamics(other, moves)
+        assert torch.equal(again.logits[:, : t - 1], out.logits[:, : t - 1])
+        assert not torch.equal(again.logits[:, t - 1], out.logits[:, t - 1])
+
+
+def test_what_happened_long_ago_still_counts() -> None:
+    """No window: the first action of 60 changes the last prediction."""
+    dynamics, (codes, actions) = prior("diagonal"), episode(1, 60)
+    for block in dynamics.blocks:
+        block.mix.weight.data *= 0.1
+    other = actions.clone()
+    other[:, 0] = (other[:, 0] + 1) % N_ACTIONS
+    assert not torch.equal(dynamics(codes, actions).logits[:, -1], dynamics(codes, other).logits[:, -1])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_sampled_frequencies_match_the_stated_probabilities(order: str) -> None:
+    """All 3 ** 4 frames of a two-by-two grid, 40,000 draws: chi-squared at the 0.1% level."""
+    dynamics = prior(order, num_codes=3, code_shape=(2, 2))
+    every = torch.cartesian_prod(*[torch.arange(3)] * 4).view(81, 2, 2)
+    codes, action = torch.tensor([[[0, 1], [2, 0]]]), torch.tensor([1])
+    memory, context = dynamics.advance(dynamics.blank(1), codes, action)
+    logits = dynamics.head(context.expand(81, -1, -1, -1), every)
+    stated = logits.log_softmax(1).gather(1, every[:, None]).sum((1, 2, 3)).exp()
+    assert stated.sum().item() == pytest.approx(1, abs=1e-9)
+    n = 40_000
+    uniforms = torch.from_numpy(np.random.default_rng(0).random((n, 4)))
+    drawn, log_prob = dynamics.head.draw(context.expand(n, -1, -1, -1), uniforms, 1.0)
+    index = (drawn.flatten(1) * torch.tensor([27, 9, 3, 1])).sum(1)
+    torch.testing.assert_close(log_prob.exp(), stated[index], rtol=1e-9, atol=0)
+    counts, expected = torch.bincount(index, minlength=81).double(), stated * n
+    rare = expected < 5
+    counts, expected = (torch.cat([x[~rare], x[rare].sum()[None]]) for x in (counts, expected))
+    keep = expected > 0
+    assert chisquare(counts[keep], expected[keep] * counts[keep].sum() / expected[keep].sum()).pvalue > 0.001
+
+
+def test_a_low_temperature_draws_the_likeliest_codes() -> None:
+    dynamics, (codes, actions) = prior("raster"), episode(1, 2)
+    uniforms = torch.rand(1, codes[0, 0].numel(), dtype=torch.float64)
+    drawn = dynamics.draw(dynamics.blank(1), codes[:, 0], actions[:, 0], uniforms, 1e-4)
+    full = dynamics(torch.stack([codes[:, 0], drawn.codes], 1), actions)
+    assert torch.equal(full.logits[:, 0].argmax(-1), drawn.codes)

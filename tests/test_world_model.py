@@ -1,0 +1,139 @@
+"""The world model: dreams repeat, rows are independent, states branch, and a saved model dreams the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_world import FRAME_SHAPE, N_ACTIONS, tiny_world
+from worldmodel.errors import UserError
+from worldmodel.state import WorldState, generators
+from worldmodel.world import WorldModel
+
+
+@pytest.fixture(scope="module")
+def world() -> WorldModel:
+    return tiny_world()
+
+
+def given(batch: int, length: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randint(0, 256, (batch, length, *FRAME_SHAPE), dtype=torch.uint8, generator=generator)
+    return frames, torch.randint(N_ACTIONS, (batch, length - 1), generator=generator)
+
+
+def test_imagining_is_stepping_and_its_frames_are_what_each_state_renders(world: WorldModel) -> None:
+    start = world.observe(*given(2))
+    actions = torch.randint(N_ACTIONS + 1, (2, 5))
+    rollout = world.imagine(start, actions, rngs=generators(0, 2))
+    state, rngs = start, generators(0, 2)
+    for t in range(5):
+        step = world.step(state, actions[:, t], rngs=rngs)
+        state = step.state
+        assert torch.equal(step.codes, rollout.codes[:, t])
+        assert torch.equal(step.reward, rollout.rewards[:, t])
+        assert torch.equal(step.terminated, rollout.terminated[:, t])
+        assert torch.equal(step.log_prob, rollout.log_probs[:, t])
+        assert torch.equal(world.render(state), rollout.frames()[:, t])
+    assert torch.equal(rollout.state.memory, state.memory)
+
+
+def test_a_batch_of_dreams_is_its_single_dreams(world: WorldModel) -> None:
+    frames, before = given(4)
+    actions = torch.randint(N_ACTIONS, (4, 12))
+    together = world.imagine(world.observe(frames, before), actions, rngs=generators(7, 4))
+    for row in range(4):
+        one = slice(row, row + 1)
+        alone = world.imagine(world.observe(frames[one], before[one]), actions[one], rngs=generators(7 + row, 1))
+        assert torch.equal(alone.codes[0], together.codes[row])
+        assert torch.equal(alone.terminated[0], together.terminated[row])
+        torch.testing.assert_close(alone.log_probs[0], together.log_probs[row])
+
+
+def test_the_same_seed_gives_the_same_dream_and_another_gives_another(world: WorldModel) -> None:
+    start, actions = world.observe(*given(1)), torch.zeros(1, 6, dtype=torch.int64)
+    first, again, other = (world.imagine(start, actions, rngs=generators(seed, 1)).codes for seed in (3, 3, 4))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_step_leaves_its_state_as_it_was(world: WorldModel) -> None:
+    start = world.observe(*given(2))
+    before = start.clone()
+    world.step(start, torch.zeros(2, dtype=torch.int64), rngs=generators(0, 2))
+    assert torch.equal(start.codes, before.codes) and torch.equal(start.memory, before.memory)
+
+
+def test_states_index_concatenate_and_branch(world: WorldModel) -> None:
+    state = world.observe(*given(3))
+    assert len(state) == 3 and len(state[1]) == 1 and len(state[[0, 0, 2]]) == 3
+    assert len(state[torch.tensor([True, False, True])]) == 2
+    both = WorldState.cat([state[:1], state[1:]])
+    assert torch.equal(both.memory, state.memory) and torch.equal(both.codes, state.codes)
+    copy = state.clone()
+    copy[0] = state[2]
+    assert torch.equal(copy.memory[0], state.memory[2]) and not torch.equal(state.memory[0], state.memory[2])
+    branches = world.imagine(state[[1] * 8], torch.zeros(8, 3, dtype=torch.int64), rngs=generators(0, 8)).codes
+    assert len({tuple(codes.flatten().tolist()) for codes in branches}) == 8
+
+
+def test_watching_frames_one_by_one_as_codes_is_watching_them_at_once(world: WorldModel) -> None:
+    frames, actions = given(2, 6)
+    state = world.observe(frames, actions)
+    codes = world.video.encode(frames)
+    assert torch.equal(state.codes, codes[:, -2:])
+    assert torch.equal(state.memory, world.observe_codes(codes, actions).memory)
+
+
+def test_a_saved_model_dreams_the_same(world: WorldModel, tmp_path: Path) -> None:
+    world = tiny_world().bfloat16().double()  # weights that bfloat16 holds exactly
+    world.save_pretrained(tmp_path / "model", card="# A tiny world\n")
+    loaded = WorldModel.from_pretrained(tmp_path / "model", dtype=torch.float64)
+    assert loaded.config == world.config and loaded.action_meanings == ["left", "right", "stay"]
+    assert world.contexts is not None and loaded.contexts is not None
+    assert torch.equal(loaded.contexts.codes, world.contexts.codes)
+    actions = torch.randint(N_ACTIONS, (2, 8))
+    dreams = [
+        w.imagine(w.observe_codes(w.contexts.codes[:2], w.contexts.actions[:2]), actions, rngs=generators(0, 2))
+        for w in (world, loaded)
+        if w.contexts is not None
+    ]
+    assert torch.equal(dreams[0].codes, dreams[1].codes) and torch.equal(dreams[0].frames(), dreams[1].frames())
+    assert not any(path.suffix in (".pt", ".pkl", ".bin") for path in (tmp_path / "model").iterdir())
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "contexts.safetensors"])
+def test_a_truncated_file_is_one_sentence(file: str, tmp_path: Path) -> None:
+    tiny_world().save_pretrained(tmp_path)
+    content = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="damaged") as caught:
+        WorldModel.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    tiny_world().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["dynamics"]["width"] = 32
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="do not fit"):
+        WorldModel.from_pretrained(tmp_path)
+
+
+def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) -> None:
+    frames, actions = given(1)
+    with pytest.raises(UserError, match="no model"):
+        WorldModel.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="config.json"):
+        WorldModel.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match="uint8"):
+        world.observe(frames.float(), actions)
+    with pytest.raises(UserError, match="42, 42, 3"):
+        world.observe(frames[:, :, :40], actions)
+    with pytest.raises(UserError, match="actions between"):
+        world.observe(frames, actions[:, 1:])
+    with pytest.raises(UserError, match="from 0 to 2"):
+        world.observe(frames, actions + N_ACTIONS + 1)
+    with pytest.raises(UserError, match="from 0 to 2"):
+        world.step(world.observe(frames, actions), torch.tensor([-1]), rngs=generators(0, 1))
