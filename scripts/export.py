@@ -5,9 +5,9 @@ from typing import Annotated
 
 import tyro
 
+from envs.exporters import export_minari
 from scripts.progress import track
 from worldmodel.episodes import EpisodeStore
-from worldmodel.exporters import export_minari
 
 
 @dataclass

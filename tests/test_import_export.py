@@ -12,9 +12,9 @@ import pytest
 from made_episodes import PROVENANCE, assert_same, make_episode, make_store
 from PIL import Image
 
+from envs.exporters import export_minari
 from worldmodel.episodes import Episode, EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.exporters import export_minari
 from worldmodel.importers import import_episodes, open_recording
 
 STEPS = 12

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from gymnasium import spaces
 
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
@@ -20,7 +21,6 @@ def export_minari(store: EpisodeStore, dataset_id: str, *, progress: Callable[[r
     Raises `UserError` when the store is empty, the dataset exists or its name is not one, or Minari is not installed.
     """
     minari = require("minari", "minari")
-    spaces = require("gymnasium", "minari").spaces
     if not len(store):
         raise UserError(f"{store.address} is empty: there is nothing to export.")
     try:
