@@ -1,0 +1,139 @@
+"""The training loop: interrupted and resumed it ends where it would have, and trouble is told early."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from worldmodel.errors import UserError
+from worldmodel.files import read_tensors_and_metadata
+from worldmodel.training import Batch, FitConfig, fit
+
+
+class Items(TensorDataset):
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
+        return {"x": super().__getitem__(index)[0]}
+
+
+class Regression:
+    """Noisy on purpose: its loss draws random numbers, which resuming has to repeat."""
+
+    name = "regression"
+
+    def __init__(self, steps: int, breaks_at: float = float("inf"), interrupt_at: float = float("inf")) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+        self.dataset = Items(torch.randn(steps * 2, 3, generator=torch.Generator().manual_seed(1)))
+        self.breaks_at, self.interrupt_at, self.calls = breaks_at, interrupt_at, 0
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        self.calls += 1
+        if self.calls > self.interrupt_at:
+            raise KeyboardInterrupt
+        noise = torch.randn(len(batch["x"]), 1)
+        loss = (self.model(batch["x"]).float() - noise).square().mean()
+        return loss / 0 if self.calls > self.breaks_at else loss, {"noise": noise.mean().item()}
+
+    def pictures(self) -> dict[str, Tensor]:
+        return {"black": torch.zeros(4, 4, 3, dtype=torch.uint8)}
+
+    def trouble(self) -> str | None:
+        return None
+
+
+def weights(objective: Regression) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in objective.model.parameters()])
+
+
+def test_a_resumed_training_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    config = FitConfig(steps=12, batch_size=2, learning_rate=1e-2)
+    whole = Regression(12)
+    fit(whole, config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(Regression(12, interrupt_at=5), config, tmp_path / "parts")
+    resumed = Regression(12)
+    fit(resumed, config, tmp_path / "parts")
+    assert resumed.calls == 12 - 5
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+    config = FitConfig(steps=3, batch_size=2, learning_rate=1e-2)
+    fit(Regression(3), config, tmp_path)
+    again = Regression(3)
+    fit(again, config, tmp_path)
+    assert again.calls == 0
+
+
+def test_a_loss_that_is_not_finite_stops_in_one_sentence_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="loss of the regression is .* at step 4: train with a learning rate") as caught:
+        fit(Regression(9, breaks_at=4), FitConfig(9, 2, 1e-2), tmp_path)
+    assert "\n" not in str(caught.value)
+    tensors, metadata = read_tensors_and_metadata(tmp_path / "checkpoint.safetensors")
+    assert metadata["step"] == "4" and all(t.isfinite().all() for t in tensors.values())
+
+
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    config = FitConfig(steps=3, batch_size=2, learning_rate=1e-2)
+    fit(Regression(3), config, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged"):
+        fit(Regression(3), config, tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    config = FitConfig(steps=3, batch_size=2, learning_rate=1e-2)
+    fit(Regression(3), config, tmp_path)
+    other = Regression(3)
+    other.model = nn.Sequential(nn.Linear(3, 1))
+    with pytest.raises(UserError, match="another model"):
+        fit(other, config, tmp_path)
+
+
+ENDLESS = """
+import sys, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from tests.test_training import Regression
+from worldmodel.training import FitConfig, fit
+class Announced(Regression):
+    def loss(self, batch):
+        if self.calls == 1:
+            print("begun", flush=True)
+        return super().loss(batch)
+fit(Announced(100_000), FitConfig(100_000, 2, 1e-2, checkpoint_every=0.0), Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_training_always_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:
+    """Twenty kills at random moments, checkpointing after every step; each run goes on from the one before."""
+    random.seed(0)
+    step = 0
+    root = Path(__file__).parent.parent
+    for _ in range(20):
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENDLESS, str(tmp_path)],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(random.uniform(0.0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (tmp_path / "checkpoint.safetensors").exists():
+            tensors, metadata = read_tensors_and_metadata(tmp_path / "checkpoint.safetensors")
+            assert int(metadata["step"]) >= step and len(tensors) > 4
+            step = int(metadata["step"])
+    assert step > 0
