@@ -76,7 +76,7 @@ def test_the_dictionary_starts_as_encoder_outputs() -> None:
     quantizer = VectorQuantizer(8, 2, ema_decay=None)
     z = torch.randn(1, 2, 50) + 100
     quantizer(z)
-    assert all((z[0].T == e).all(1).any() for e in quantizer.embedding.detach())
+    assert all((e == z[0].T).all(1).any() for e in quantizer.embedding.detach())
 
 
 def test_dead_codes_come_back_to_life() -> None:

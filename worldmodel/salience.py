@@ -16,8 +16,9 @@ class PixelWeight:
     Small things that earn reward cover a few pixels in a thousand, so plain errors let a tokenizer fade them into the
     background. A colour's weight is its rarity, frequency ** -0.8, times the square of its reward lift: how much more
     of it is seen in the frames up to a reward than in the rest of the same episodes. Neither knows what a reward
-    looks like beforehand. A reward is any that is not the recordings' commonest. A pixel counts as the weightiest
-    colour within two pixels: else nothing stops small things from being drawn too large.
+    looks like beforehand. A reward is any that is not the recordings' commonest. To a pixel's own
+    weight comes a third of the largest within two pixels: alone, the first draws small things too large, the second
+    too faint.
     """
 
     def __init__(self, store: EpisodeStore, frames: Tensor, *, limit: float = 60.0) -> None:
@@ -46,8 +47,8 @@ class PixelWeight:
     def __call__(self, frames: Tensor) -> Tensor:
         """Weights, float [..., H, W], of frames, uint8 [..., H, W, 3]."""
         weight = self.weight.to(frames.device)[_colour(frames)]
-        largest = F.max_pool2d(weight.flatten(0, -3), 5, stride=1, padding=2)
-        return self.scale * largest.view(weight.shape)
+        largest = F.max_pool2d(weight.flatten(0, -3), 5, stride=1, padding=2).view(weight.shape)
+        return self.scale * (weight + largest / 3)
 
 
 def _normalised(weight: Tensor, frequency: Tensor, limit: float) -> Tensor:
