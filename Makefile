@@ -31,7 +31,7 @@ clean:
 
 # The stamps say what .venv holds, so that a second run installs nothing until the requirements change.
 .venv/demo.stamp: pyproject.toml requirements.lock | $(BIN)/pip
-	$(INSTALL) '.[doom]'
+	$(INSTALL) '.[doom,metrics]'
 	@touch $@
 
 .venv/full.stamp: pyproject.toml requirements.lock | $(BIN)/pip

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
+from worldmodel.evaluation import check_store
 from worldmodel.files import write_bytes
 from worldmodel.pictures import strips, write_film, write_png
 from worldmodel.state import WorldState, generators
@@ -97,7 +98,11 @@ def _start(args: Args, world: WorldModel) -> tuple[_Given, Tensor, Tensor]:
         codes, before = world.contexts.codes[row][None], world.contexts.actions[row][None]
         given = _Given(world.video.decode(codes)[0], world.observe_codes(codes, before))
         return given, torch.empty(0), torch.empty(0, dtype=torch.int64)
-    episode = EpisodeStore.open(args.store)[args.episode]
+    store = EpisodeStore.open(args.store)
+    check_store(store, world)
+    if not 0 <= args.episode < len(store):
+        raise UserError(f"{args.store} has episodes 0 to {len(store) - 1}, not {args.episode}.")
+    episode = store[args.episode]
     frames, actions = torch.from_numpy(episode.frames), torch.from_numpy(episode.actions)
     first = args.start + args.given  # the first frame to be imagined
     if args.given < 1 or args.start < 0 or first >= len(frames):

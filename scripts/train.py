@@ -65,7 +65,7 @@ def main(args: Args) -> None:
         video = _tokenizer(args, store)
         if args.stage == "both":
             world = _prior(args, store, video)
-            world.save_pretrained(args.out / "model")
+            world.save_pretrained(args.out / "model", card=_card(args, store, world))
             print(f"The model is in {args.out / 'model'}: try `worldmodel imagine --model {args.out / 'model'}`.")
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on from here.")
@@ -124,3 +124,24 @@ def _contexts(store: EpisodeStore, codes: Tensor) -> ContextBank:
     windows = WindowDataset(store, CONTEXT_FRAMES, size=CONTEXTS, frames=codes)
     items = [windows[i] for i in range(CONTEXTS)]
     return ContextBank(*(torch.stack([item[name] for item in items]).long() for name in ("frames", "actions")))
+
+
+def _card(args: Args, store: EpisodeStore, world: WorldModel) -> str:
+    """The model card: what the model has seen, and the command that made it."""
+    provenance = store.provenance
+    settings = ", ".join(f"{k}={v}" for k, v in provenance.get("env_kwargs", {}).items())
+    rows, columns = world.code_shape
+    tokenizer = f"--tokenizer {args.tokenizer}" if args.tokenizer else f"--tokenizer-steps {args.tokenizer_steps}"
+    return f"""# A world model of {provenance["env_id"]} {settings}
+
+Learned from {len(store)} episodes ({int(store.lengths.sum())} steps, {provenance["fps"]:g} a second) with `worldmodel`:
+
+    worldmodel train STORE --out OUT --preset {args.preset} {tokenizer} --prior-steps {args.prior_steps} --seed {args.seed}
+
+- Frames: {" x ".join(map(str, world.frame_shape))}, as {rows} x {columns} codes of {world.num_codes}.
+- Actions: {", ".join(f"{i} {name}" for i, name in enumerate(world.action_meanings))}.
+- Rewards seen: {", ".join(f"{r:g}" for r in world.config.dynamics.reward_values)}.
+- Order within a frame: {world.config.dynamics.order}.
+
+Dream with it: `worldmodel imagine --model FOLDER`, or `gymnasium.make("envs:worldmodel/Imagined-v0", model=FOLDER)`.
+"""
