@@ -1,0 +1,132 @@
+"""`worldmodel evaluate`: measure a model on held-out episodes."""
+
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from envs.dmlab_fruit import FRUIT
+from scripts.benchmarks import read_benchmarks, write_benchmarks
+from scripts.progress import track
+from worldmodel.dream_evaluation import evaluate_long_dream, evaluate_outcomes, evaluate_rollouts, measure_speed
+from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import require
+from worldmodel.evaluation import Masks, Result, check_store, coded_episodes, evaluate_prior, evaluate_tokenizer
+from worldmodel.probe import Foresight, evaluate_sign
+from worldmodel.world import WorldModel
+
+Part = Literal["tokenizer", "prior", "sign", "rollouts", "outcomes", "long-dream", "speed"]
+
+
+@dataclass
+class Args:
+    """Measure a model on held-out episodes: OUT/world.json for programs and OUT/world.md for people.
+
+    Both hold every model measured so far with this OUT; measuring one again replaces what is measured anew.
+    """
+
+    model: str
+    """The model: a bundled name, a folder, or a Hub id."""
+    store: str
+    """Held-out episodes."""
+    train_store: str
+    """The episodes that it was trained on: for the baselines and the probes."""
+    out: Path
+    """Folder of the report."""
+    name: str | None = None
+    """What to call the model in the report; its own name if not given."""
+    also: str | None = None
+    """More held-out episodes, for what is counted in rewards ("sign" and "outcomes") and therefore needs many."""
+    fruit: tuple[Literal["apples", "lemons"], ...] = ()
+    """DeepMind Lab: what fruit there is, to measure how well it is kept."""
+    parts: tuple[Part, ...] = get_args(Part)
+    """What to measure."""
+    long_dream_steps: int = 10_000
+
+
+class Evaluation:
+    """The parts by name; what several parts need is read once."""
+
+    def __init__(self, args: Args) -> None:
+        self.args = args
+        self.world = WorldModel.from_pretrained(args.model)
+        self.stores = [EpisodeStore.open(address) for address in (args.store, args.also) if address]
+        self.training = EpisodeStore.open(args.train_store)
+        self.masks: Masks = {name: FRUIT[name] for name in args.fruit}
+        for store in (*self.stores, self.training):
+            check_store(store, self.world)
+        self.episodes = coded_episodes(self.stores[0], self.world)
+
+    def tokenizer(self) -> Result:
+        return evaluate_tokenizer(self.world.video, self.episodes, self.masks)
+
+    def prior(self) -> Result:
+        return evaluate_prior(self.world, self.episodes, coded_episodes(self.training, self.world, limit=40))
+
+    def sign(self) -> Result | None:
+        """None where rewards have one sign only."""
+        rewards = self.training.flat("rewards")
+        if not (rewards > 0).any() or not (rewards < 0).any():
+            return None
+        training = Foresight.read(self.training, self.world.video)
+        heldout = Foresight.read(self.stores[0], self.world.video)
+        for store in self.stores[1:]:
+            heldout += Foresight.read(store, self.world.video, first_episode=len(self.stores[0]))
+        return evaluate_sign(training, heldout, self.world.num_codes)
+
+    def rollouts(self) -> Result:
+        return evaluate_rollouts(self.world, self.episodes, self.masks)
+
+    def outcomes(self) -> Result:
+        more = [episode for store in self.stores[1:] for episode in coded_episodes(store, self.world)]
+        return evaluate_outcomes(self.world, self.episodes + more)
+
+    def long_dream(self) -> Result:
+        return evaluate_long_dream(self.world, self.episodes, steps=self.args.long_dream_steps)
+
+    def speed(self) -> Result:
+        measured = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            world = WorldModel.from_pretrained(self.args.model, dtype=dtype)
+            measured[str(dtype).removeprefix("torch.")] = [measure_speed(world, batch) for batch in (1, 64)]
+        return {"threads": torch.get_num_threads(), "cores": os.cpu_count(), **measured}
+
+
+def main(args: Args) -> None:
+    require("torchmetrics", "metrics")
+    evaluation = Evaluation(args)
+    measures: dict[str, Callable[[], Result | None]] = {
+        "tokenizer": evaluation.tokenizer,
+        "prior": evaluation.prior,
+        "sign": evaluation.sign,
+        "rollouts": evaluation.rollouts,
+        "outcomes": evaluation.outcomes,
+        "long-dream": evaluation.long_dream,
+        "speed": evaluation.speed,
+    }
+    models, name = read_benchmarks(args.out), args.name or Path(args.model).name
+    about = {
+        "parameters": sum(p.numel() for p in evaluation.world.parameters()),
+        "episodes": len(evaluation.episodes),
+        "world": evaluation.stores[0].provenance["env_id"],
+        "env_kwargs": evaluation.stores[0].provenance.get("env_kwargs", {}),
+    }
+    for part in track(args.parts, "Measuring"):
+        entry = {**models.get(name, {}), **about, part: measures[part]()}
+        models[name] = {**entry, "command": _command(args, [p for p in measures if p in entry])}
+        write_benchmarks(args.out, models)  # after each part: an interruption loses one
+    print(f"The report is in {args.out / 'world.md'} and {args.out / 'world.json'}.")
+
+
+def _command(args: Args, parts: list[str]) -> str:
+    """The command that measures the same."""
+    words = ["worldmodel", "evaluate", "--model", args.model, "--store", args.store, "--train-store", args.train_store]
+    words += ["--name", args.name] if args.name else []
+    words += ["--also", args.also] if args.also else []
+    words += ["--fruit", *args.fruit] if args.fruit else []
+    words += ["--parts", *parts] if len(parts) < len(get_args(Part)) else []
+    return shlex.join([*words, "--out", args.out.name])

@@ -1,0 +1,261 @@
+"""What `worldmodel evaluate` measures is what it says: checked where the answer is known."""
+
+import dataclasses
+import json
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from made_episodes import PROVENANCE, make_episode
+from tiny_world import CODE_SHAPE, FRAME_SHAPE, N_ACTIONS, N_CODES, tiny_world
+from torch import Tensor
+
+from scripts import evaluate
+from worldmodel import dream_evaluation
+from worldmodel.dream_evaluation import (
+    Start,
+    evaluate_long_dream,
+    evaluate_outcomes,
+    evaluate_rollouts,
+    imagine_along,
+    measure_speed,
+)
+from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
+from worldmodel.evaluation import (
+    CodedEpisode,
+    CodeStatistics,
+    coded_episodes,
+    evaluate_prior,
+    evaluate_tokenizer,
+    stream_bits,
+)
+from worldmodel.probe import Foresight, evaluate_sign
+from worldmodel.state import generators
+from worldmodel.world import WorldModel
+
+
+def make_store(address: Path, lengths: list[int], frame_shape: tuple[int, int, int] = FRAME_SHAPE) -> EpisodeStore:
+    store = EpisodeStore.create(str(address), frame_shape=frame_shape, n_actions=N_ACTIONS, provenance=PROVENANCE)
+    for seed, steps in enumerate(lengths):
+        store.append(make_episode(steps, seed, frame_shape))
+    return store
+
+
+def coded(steps: int, seed: int = 0) -> CodedEpisode:
+    """A random episode whose codes have nothing to do with its frames, paid +1 and -1 now and then."""
+    episode, generator = make_episode(steps, seed, FRAME_SHAPE), torch.Generator().manual_seed(seed)
+    rewards = torch.zeros(steps)
+    rewards[25::40], rewards[45::40] = 1.0, -1.0
+    return CodedEpisode(
+        torch.from_numpy(episode.frames),
+        torch.randint(N_CODES, (steps + 1, *CODE_SHAPE), generator=generator),
+        torch.from_numpy(episode.actions),
+        rewards,
+        torch.from_numpy(episode.terminated),
+    )
+
+
+def bright(frames: Tensor) -> Tensor:
+    return frames[..., 0] > 128
+
+
+class Oracle:
+    """Dreams what really happened."""
+
+    def __call__(self, world: WorldModel, starts: list[Start], horizon: int, *, seed: int = 0) -> Any:
+        def part(field: str, first: int) -> Tensor:
+            rows = [getattr(s.episode, field)[s.frame + first : s.frame + first + horizon] for s in starts]
+            return torch.stack(rows)
+
+        return SimpleNamespace(
+            frames=lambda: part("frames", 1), rewards=part("rewards", 0), terminated=part("terminated", 0)
+        )
+
+
+def test_an_episode_is_encoded_as_one_clip(tmp_path: Path) -> None:
+    world, store = tiny_world(), make_store(tmp_path / "store", [150])
+    (episode,) = coded_episodes(store, world)
+    assert torch.equal(episode.codes, world.video.encode(torch.from_numpy(store.frames(0))[None])[0])
+
+
+def test_reconstructions_are_those_of_the_whole_clip() -> None:
+    world, episode = tiny_world(), coded(100)
+    episode.frames = world.video.decode(episode.codes[None])[0]
+    result = evaluate_tokenizer(world.video, [episode], {"bright": bright})
+    assert result["psnr"] == float("inf")
+    assert result["ssim"] == pytest.approx(1)
+    assert result["iou"] == {"bright": 1}
+    assert result["codebook_usage"] == 1
+
+
+def test_streamed_bits_are_the_full_models() -> None:
+    world, episode = tiny_world(), coded(40)
+    codes, actions = episode.codes[None], episode.actions[None]
+    logits = world.dynamics(codes, actions).logits
+    nats = F.cross_entropy(logits.flatten(0, -2), codes[:, 1:].flatten(), reduction="none").view(1, 40, -1).mean(2)
+    assert torch.allclose(stream_bits(world.dynamics, codes, actions) * np.log(2), nats)
+
+
+def test_a_world_that_obeys_its_actions_needs_more_bits_when_they_are_shuffled_or_withheld() -> None:
+    world = tiny_world()
+    world.dynamics.head.logits.weight *= 3  # surer of its next frame
+    actions = torch.randint(N_ACTIONS, (1, 60))
+    start = world.observe_codes(torch.randint(N_CODES, (1, 1, *CODE_SHAPE)), actions[:, :0])
+    dream = world.imagine(start, actions, rngs=generators(0, 1))
+    codes = torch.cat([start.codes[0, -1:], dream.codes[0]])
+    episode = dataclasses.replace(coded(60), codes=codes, actions=actions[0])
+    bits = evaluate_prior(world, [episode], [episode])["bits_per_code"]
+    assert bits["true"] == pytest.approx(-float(dream.log_probs.mean()) / 36 / np.log(2), rel=1e-3)
+    assert bits["true"] < min(bits["shuffled"], bits["none"]) - 0.1
+
+
+def test_baselines_are_distributions() -> None:
+    statistics = CodeStatistics([coded(30)], N_CODES)
+    before = torch.arange(N_CODES).repeat_interleave(N_CODES)
+    for name, p in statistics.probability(before, torch.arange(N_CODES).repeat(N_CODES)).items():
+        assert torch.allclose(p.view(N_CODES, N_CODES).sum(1), torch.ones(N_CODES, dtype=torch.float64)), name
+
+
+def test_baselines_of_codes_that_never_change() -> None:
+    episode = coded(50)
+    still = dataclasses.replace(episode, codes=episode.codes[:1].expand(51, -1, -1))
+    bits = CodeStatistics([still], N_CODES).bits_per_code([still])
+    assert bits["same"] < 0.01
+    assert bits["bigram"] < 0.2
+    assert bits["unigram"] > 2
+
+
+def test_a_dream_along_an_episode_meets_it_where_it_happened() -> None:
+    """A world that leaves nothing to chance, given an episode of its own making, dreams the rest of that episode."""
+    world = tiny_world()
+    world.dynamics.head.logits.weight *= 1e6
+    actions = torch.randint(N_ACTIONS, (1, 30))
+    start = world.observe_codes(torch.randint(N_CODES, (1, 1, *CODE_SHAPE)), actions[:, :0])
+    made = world.imagine(start, actions, rngs=generators(1, 1))
+    episode = dataclasses.replace(coded(30), codes=torch.cat([start.codes[0, -1:], made.codes[0]]), actions=actions[0])
+    dream = imagine_along(world, [Start(episode, dream_evaluation.CONTEXT - 1)], 10)
+    assert torch.equal(dream.codes[0], episode.codes[dream_evaluation.CONTEXT : dream_evaluation.CONTEXT + 10])
+
+
+def test_true_dreams_are_measured_as_perfect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dream_evaluation, "imagine_along", Oracle())
+    result = evaluate_rollouts(tiny_world(), [coded(60)], {"bright": bright}, horizon=5)
+    assert result["psnr"] == [float("inf")] * 5
+    assert result["ssim"] == pytest.approx([1] * 5)
+    assert all(value < 12 for value in result["psnr_still"])  # of one noise and another
+    things = result["things"]["bright"]
+    assert things["iou"] == things["kept"] == [1] * 5
+    assert things["iou_still"] == pytest.approx([1 / 3] * 5, abs=0.02)
+    assert things["cases"] == [result["starts"] * result["samples"]] * 5
+
+
+def test_true_dreams_pay_what_was_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dream_evaluation, "imagine_along", Oracle())
+    kinds = evaluate_outcomes(tiny_world(), [coded(200, seed=s) for s in (0, 1)])["kinds"]
+    assert {name: kind["imagined"] for name, kind in kinds.items()} == {"more": 1, "less": -1, "end": 0, "usual": 0}
+    assert {name: kind["terminated"] for name, kind in kinds.items()} == {"more": 0, "less": 0, "end": 1, "usual": 0}
+    assert kinds["more"]["auc"] == kinds["less"]["auc"] == 1
+    assert all(kind["true"] == kind["imagined"] for kind in kinds.values())
+
+
+def test_a_long_dream_counts_what_is_not_finite() -> None:
+    world = tiny_world()
+    episodes = [coded(30)]
+    sound = evaluate_long_dream(world, episodes, steps=40)
+    assert sound["not_finite"] == 0
+    assert sound["memory_after"][4]["state_bytes"] == sound["memory_after"][40]["state_bytes"]
+    world.dynamics.reward.bias[0] = float("nan")
+    assert evaluate_long_dream(world, episodes, steps=40)["not_finite"] == 40
+
+
+def test_speed_counts_every_row() -> None:
+    assert measure_speed(tiny_world(), 8, seconds=0)["steps_per_second"] > 0
+
+
+def foresight(seed: int, *, codes_tell: bool) -> Foresight:
+    """600 frames of 20 episodes whose codes, or whose pixels, alone show which reward comes."""
+    generator = torch.Generator().manual_seed(seed)
+    positive = torch.rand(600, generator=generator) < 0.5
+    codes = torch.randint(2, N_CODES, (600, *CODE_SHAPE), generator=generator)
+    frames = torch.randint(256, (600, *FRAME_SHAPE), generator=generator, dtype=torch.uint8)
+    if codes_tell:
+        codes[:, 2, 3] = positive.long()
+    else:
+        frames[:, 14:21, 21:28] = positive.view(-1, 1, 1, 1) * 255
+    return Foresight(frames, codes, positive, torch.arange(600) // 30)
+
+
+@pytest.mark.parametrize("codes_tell", [True, False])
+def test_the_probe_finds_the_sign_where_it_is_and_only_there(codes_tell: bool) -> None:
+    result = evaluate_sign(foresight(0, codes_tell=codes_tell), foresight(1, codes_tell=codes_tell), N_CODES, seeds=2)
+    told, hidden = ("codes", "pixels") if codes_tell else ("pixels", "codes")
+    assert result[told]["auc"] > 0.95
+    assert abs(result[hidden]["auc"] - 0.5) < 0.15
+    low, high = result["codes_minus_pixels"]["interval"]
+    assert low > 0.3 if codes_tell else high < -0.3
+
+
+def test_foresight_looks_at_the_next_reward_that_is_not_zero(tmp_path: Path) -> None:
+    world, store = tiny_world(), make_store(tmp_path / "store", [])
+    episode = make_episode(30, 0, FRAME_SHAPE)
+    episode.rewards[:] = 0
+    episode.rewards[[4, 6, 20]] = [1, -1, -2]
+    store.append(episode)
+    data = Foresight.read(store, world.video, within=3)
+    times = [2, 3, 4, 5, 6, 18, 19, 20]
+    assert torch.equal(data.frames, torch.from_numpy(episode.frames[times]))
+    assert data.positive.tolist() == [True] * 3 + [False] * 5
+    assert torch.equal(data.codes, coded_episodes(store, world)[0].codes[times])
+
+
+@pytest.fixture
+def args(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> evaluate.Args:
+    """A model and its stores, to be measured in a moment."""
+    monkeypatch.setattr(evaluate, "measure_speed", partial(measure_speed, seconds=0))
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path / "heldout", [60, 45])
+    make_store(tmp_path / "training", [40] * 6)
+    tiny_world().float().save_pretrained("maze")
+    return evaluate.Args("maze", "heldout", "training", Path("report"), fruit=("apples",), long_dream_steps=20)
+
+
+def test_the_command_reports_for_programs_and_for_people(args: evaluate.Args) -> None:
+    evaluate.main(args)
+    report = json.loads(Path("report/world.json").read_text(), parse_constant=pytest.fail)
+    assert set(args.parts) <= set(report["maze"])
+    page = Path("report/world.md").read_text()
+    assert "worldmodel evaluate --model maze --store heldout --train-store training" in page
+    # Another model's measures stand beside the first one's; measuring one part again leaves the others.
+    evaluate.main(dataclasses.replace(args, name="other", parts=("prior",)))
+    evaluate.main(dataclasses.replace(args, parts=("prior",)))
+    both = json.loads(Path("report/world.json").read_text())
+    assert both["maze"] == report["maze"]
+    assert both["other"]["prior"] == both["maze"]["prior"]
+    assert "sign" not in both["other"]
+
+
+def test_mistakes_are_named_before_anything_is_measured(args: evaluate.Args) -> None:
+    make_store(Path("other-size"), [40], (28, 28, 3))
+    make_store(Path("short"), [20])
+    make_store(Path("empty"), [])
+    Path("else").mkdir()
+    Path("else/world.json").write_text("[1, 2]")
+    for wrong, words in [
+        ({"model": "no-such-model"}, "no-such-model"),
+        ({"store": "no-such-store"}, "no-such-store"),
+        ({"train_store": "no-such-store"}, "no-such-store"),
+        ({"store": "other-size"}, "of the same world"),
+        ({"store": "empty"}, "empty"),
+        ({"store": "short", "parts": ("rollouts",)}, "record longer ones"),
+        ({"out": Path("else")}, "not a report"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            evaluate.main(dataclasses.replace(args, **wrong))  # type: ignore[arg-type]
+    assert not Path("report").exists()
+    assert Path("else/world.json").read_text() == "[1, 2]"

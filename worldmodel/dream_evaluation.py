@@ -1,0 +1,226 @@
+"""How far to trust a dream: against what really happened, over thousands of steps, and how fast it comes."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.errors import UserError
+from worldmodel.evaluation import CodedEpisode, Masks, Result
+from worldmodel.metrics import gradient_energy, mask_iou, psnr, roc_auc, ssim
+from worldmodel.quantizer import perplexity
+from worldmodel.state import Rollout, WorldState, generators
+from worldmodel.world import WorldModel
+
+CONTEXT = 16  # frames that a dream is given
+ROWS = 32  # dreams at a time
+IN_VIEW = 16  # pixels of a thing that make it visible
+
+
+@dataclasses.dataclass
+class Start:
+    """A dream to be compared with what happened: it begins after frame `frame` of an episode."""
+
+    episode: CodedEpisode
+    frame: int
+
+    def context(self) -> tuple[Tensor, Tensor]:
+        """Codes [CONTEXT, h, w] and actions [CONTEXT - 1] up to and with the frame; fewer near the beginning."""
+        first = max(self.frame + 1 - CONTEXT, 0)
+        return self.episode.codes[first : self.frame + 1], self.episode.actions[first : self.frame]
+
+
+def imagine_along(world: WorldModel, starts: list[Start], horizon: int, *, seed: int = 0) -> Rollout:
+    """Dream `horizon` steps from every start under the actions that were really taken."""
+    codes, given = (torch.stack(part) for part in zip(*(start.context() for start in starts), strict=True))
+    actions = torch.stack([s.episode.actions[s.frame : s.frame + horizon] for s in starts])
+    return world.imagine(world.observe_codes(codes, given), actions, rngs=generators(seed, len(starts)))
+
+
+def evaluate_rollouts(
+    world: WorldModel,
+    episodes: list[CodedEpisode],
+    masks: Masks,
+    *,
+    horizon: int = 20,
+    every: int = 20,
+    samples: int = 2,
+) -> Result:
+    """Dreams under the true actions, by horizon 1 to `horizon`, beside the last given frame held still.
+
+    They start at every `every`-th frame of each episode, `samples` from each, after CONTEXT given frames. For things
+    with masks: the IoU of dreamed and true masks, all dreams together, and how often a thing ahead is kept. "Ahead":
+    IN_VIEW pixels or more in the middle half of the last given frame. Of the dreams where it is, and where the true
+    frame shows IN_VIEW pixels anywhere at that horizon, `kept` is the share whose own frame does too; of those where
+    neither true frame shows any, `made_up` is that share.
+    """
+    starts = [
+        Start(episode, frame)
+        for episode in episodes
+        for frame in range(CONTEXT - 1, len(episode.actions) - horizon + 1, every)
+        for _ in range(samples)
+    ]
+    if not starts:
+        raise UserError(f"No held-out episode has {CONTEXT + horizon} frames: record longer ones.")
+    pieces: list[tuple[Tensor, ...]] = []
+    for i in range(0, len(starts), ROWS):
+        some = starts[i : i + ROWS]
+        dream = imagine_along(world, some, horizon, seed=i).frames()  # [N, H, H_px, W_px, 3]
+        truth = torch.stack([s.episode.frames[s.frame : s.frame + horizon + 1] for s in some])
+        last, truth = truth[:, :1], truth[:, 1:]
+        still = last.expand_as(truth)
+        seen = [torch.stack([mask(dream), mask(truth), mask(still)]) for mask in masks.values()]
+        pieces.append((*(measure(x, truth) for measure in (psnr, ssim) for x in (dream, still)), *seen))
+    names = ["psnr", "psnr_still", "ssim", "ssim_still"]
+    joined = [torch.cat(part, dim=0 if part[0].ndim == 2 else 1) for part in zip(*pieces, strict=True)]
+    return {
+        "starts": len(starts) // samples,
+        "samples": samples,
+        "context": CONTEXT,
+        **{name: value.mean(0).tolist() for name, value in zip(names, joined, strict=False)},
+        "things": {name: _keeping(*seen) for name, seen in zip(masks, joined[len(names) :], strict=True)},
+    }
+
+
+def _keeping(dream: Tensor, truth: Tensor, still: Tensor) -> Result:
+    """Masks, bool [N, H, H_px, W_px], of dreams, of the truth and of the last given frame -> measures by horizon."""
+    width = truth.shape[-1]
+    in_view = [mask.sum((-2, -1)) >= IN_VIEW for mask in (dream, truth)]  # [N, H]
+    ahead = still[..., width // 4 : width - width // 4].sum((-2, -1)) >= IN_VIEW
+    real = ahead & in_view[1]
+    absent = (still.sum((-2, -1)) == 0) & (truth.sum((-2, -1)) == 0)
+    return {
+        "iou": [mask_iou(dream[:, h], truth[:, h]) for h in range(truth.shape[1])],
+        "iou_still": [mask_iou(still[:, h], truth[:, h]) for h in range(truth.shape[1])],
+        "cases": real.sum(0).tolist(),
+        "kept": ((in_view[0] & real).sum(0) / real.sum(0)).tolist(),
+        "made_up": ((in_view[0] & absent).sum(0) / absent.sum(0)).tolist(),
+    }
+
+
+def evaluate_outcomes(
+    world: WorldModel, episodes: list[CodedEpisode], *, lead: int = 4, window: int = 8, samples: int = 2
+) -> Result:
+    """What dreams pay around what was really paid.
+
+    Dreams of `window` steps under the true actions, `samples` from each start. They start `lead` steps before a step
+    whose reward is above ("more") or below ("less") the usual one, their median, or that ends the episode ("end"; as
+    many steps earlier as the window needs), and wherever the next `window` steps hold nothing of the kind ("usual").
+    Each: how many starts, the mean sum of true and of imagined rewards over the window, and the share of dreams that
+    terminate in it. The AUC is of the imagined sum, averaged over samples, against "usual".
+    """
+    usual = torch.cat([e.rewards for e in episodes]).median()
+    starts: dict[str, list[Start]] = {"more": [], "less": [], "end": [], "usual": []}
+    for episode in episodes:
+        kinds = {"more": episode.rewards > usual, "less": episode.rewards < usual, "end": episode.terminated}
+        latest = len(episode.actions) - window
+        for name, happens in kinds.items():
+            frames = (min(step - lead + 1, latest) for step in happens.nonzero().flatten().tolist())
+            starts[name] += [Start(episode, frame) for frame in frames if frame >= CONTEXT - 1]
+        event = torch.stack(list(kinds.values())).any(0)
+        quiet = (t for t in range(CONTEXT - 1, latest + 1, window) if not event[t : t + window].any())
+        starts["usual"] += [Start(episode, frame) for frame in quiet]
+    sums, result = {}, {}
+    for name, some in starts.items():
+        if not some:
+            continue
+        rows = [start for start in some for _ in range(samples)]
+        dreams = [imagine_along(world, rows[i : i + ROWS], window, seed=i) for i in range(0, len(rows), ROWS)]
+        paid = torch.stack([s.episode.rewards[s.frame : s.frame + window].sum() for s in some])
+        sums[name] = torch.cat([d.rewards.sum(1) for d in dreams]).view(-1, samples).mean(1)
+        result[name] = {
+            "starts": len(some),
+            "true": float(paid.mean()),
+            "imagined": float(sums[name].mean()),
+            "terminated": float(torch.cat([d.terminated.any(1) for d in dreams]).float().mean()),
+        }
+    for name in sums.keys() & {"more", "less"} if "usual" in sums else ():
+        scores, labels = torch.cat([sums[name], sums["usual"]]), torch.arange(len(sums[name]) + len(sums["usual"]))
+        auc = roc_auc(scores, labels < len(sums[name]))
+        result[name]["auc"] = auc if name == "more" else 1 - auc
+    return {"lead": lead, "window": window, "samples": samples, "kinds": result}
+
+
+def evaluate_long_dream(
+    world: WorldModel, episodes: list[CodedEpisode], *, steps: int = 10_000, seed: int = 0
+) -> Result:
+    """One dream of `steps` steps: its pace and memory at both ends, and whether its last tenth still looks real.
+
+    Sticky random actions: after each step, with probability 0.2, another is drawn from those of the held-out episodes.
+    Real frames, and their reconstructions, are all of the held-out episodes; their perplexity is also given for pieces
+    of as many frames as the dream's last tenth (or whole episodes), since one place shows less than many.
+    """
+    rng, dream_rngs = np.random.default_rng(seed), generators(seed, 1)
+    choices = torch.cat([e.actions for e in episodes])
+    start = Start(episodes[0], min(CONTEXT, len(episodes[0].actions)) - 1)
+    codes, given = start.context()
+    state, action = world.observe_codes(codes[None], given[None]), choices[:1]
+    tenth = steps // 10
+    seconds, bad, last = [], 0, []
+    memory = {}
+    for step in range(steps):
+        if rng.random() < 0.2:
+            action = choices[rng.integers(len(choices), size=1)]
+        began = time.perf_counter()
+        drawn = world.step(state, action, rngs=dream_rngs)
+        state = drawn.state
+        seconds.append(time.perf_counter() - began)
+        numbers = (state.memory, drawn.reward, drawn.log_prob)
+        bad += sum(int((~torch.isfinite(x)).sum()) for x in numbers)
+        if step >= steps - tenth:
+            last.append(drawn.codes)
+        if step + 1 in (tenth, steps):
+            memory[step + 1] = {"state_bytes": _bytes(state), "resident_bytes": _resident()}
+    dreamed = torch.cat(last)  # [steps / 10, h, w]
+    k = world.num_codes
+    sample = [(e.frames[::4], world.video.decode(e.codes[None])[0, ::4]) for e in episodes]
+    return {
+        "steps": steps,
+        "milliseconds_a_step": {
+            "first_tenth": 1000 * float(np.median(seconds[:tenth])),
+            "last_tenth": 1000 * float(np.median(seconds[-tenth:])),
+        },
+        "memory_after": memory,
+        "not_finite": bad,
+        "code_perplexity": {
+            "dream_last_tenth": float(perplexity(dreamed, k)),
+            "real": float(perplexity(torch.cat([e.codes for e in episodes]), k)),
+            "real_one_episode": float(np.mean([float(perplexity(e.codes, k)) for e in episodes])),
+        },
+        "gradient_energy": {
+            "dream_last_tenth": float(gradient_energy(world.video.decode(dreamed[None])).mean()),
+            "real": float(torch.cat([gradient_energy(real) for real, _ in sample]).mean()),
+            "reconstructed": float(torch.cat([gradient_energy(decoded) for _, decoded in sample]).mean()),
+        },
+    }
+
+
+def measure_speed(world: WorldModel, batch: int, *, seconds: float = 5.0) -> Result:
+    """Steps a second over all rows with every frame drawn, random actions, after a warm-up of three steps."""
+    if world.contexts is None:
+        raise UserError("The model has no starts to dream from: train it with this version of the package.")
+    rows = torch.arange(batch) % len(world.contexts)
+    state = world.observe_codes(world.contexts.codes[rows], world.contexts.actions[rows])
+    rngs, choose = generators(0, batch), np.random.default_rng(0)
+    done, began = -3, 0.0
+    while done < 5 or time.perf_counter() - began < seconds:
+        if done == 0:
+            began = time.perf_counter()
+        actions = torch.from_numpy(choose.integers(world.n_actions, size=batch)).to(state.codes.device)
+        state = world.step(state, actions, rngs=rngs).state
+        world.render(state).cpu()
+        done += 1
+    return {"batch": batch, "steps_per_second": batch * done / (time.perf_counter() - began)}
+
+
+def _bytes(state: WorldState) -> int:
+    return sum(tensor.nbytes for tensor in vars(state).values())
+
+
+def _resident() -> int | None:
+    """Resident memory of this process; None on systems that do not tell as Linux does."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * 4096 if statm.exists() else None

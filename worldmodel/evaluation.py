@@ -1,0 +1,168 @@
+"""What a tokenizer and a prior are worth on episodes that they were not trained on."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worldmodel.dynamics import Dynamics
+from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
+from worldmodel.metrics import mask_iou, psnr, ssim
+from worldmodel.quantizer import perplexity
+from worldmodel.video import VideoVQVAE
+from worldmodel.world import WorldModel
+
+Masks = Mapping[str, Callable[[Tensor], Tensor]]
+"""Names of things that matter, and where they are: frames uint8 [..., H, W, 3] -> bool [..., H, W]."""
+
+Result = dict[str, Any]
+"""Plain numbers, strings, lists and dicts: what JSON can hold."""
+
+
+@dataclass
+class CodedEpisode:
+    """An episode of T steps as tensors, with the codes that a tokenizer gives its frames."""
+
+    frames: Tensor  # uint8 [T+1, H, W, 3]
+    codes: Tensor  # int64 [T+1, h, w]
+    actions: Tensor  # int64 [T]
+    rewards: Tensor  # float32 [T]
+    terminated: Tensor  # bool [T]
+
+    @classmethod
+    def read(cls, store: EpisodeStore, i: int, video: VideoVQVAE) -> Self:
+        """Episode `i` of a store, encoded from its first frame to its last."""
+        episode = store[i]
+        device = video.quantizer.embedding.device
+        fields = (episode.frames, episode.actions, episode.rewards, episode.terminated)
+        frames, actions, rewards, terminated = (torch.from_numpy(field).to(device) for field in fields)
+        pieces: list[Tensor] = []
+        for start in range(0, len(frames), 64):
+            past = frames[None, max(start - video.config.memory, 0) : start] if start else None
+            pieces.append(video.encode(frames[None, start : start + 64], past)[0])
+        return cls(frames, torch.cat(pieces), actions, rewards, terminated)
+
+
+def check_store(store: EpisodeStore, world: WorldModel) -> None:
+    """Raise `UserError` when a store is empty, or its frames or actions are not the model's."""
+    if not len(store):
+        raise UserError(f"{store.address} is empty: record or import some episodes first.")
+    if store.frame_shape != world.frame_shape or store.n_actions != world.n_actions:
+        raise UserError(
+            f"The model knows frames {world.frame_shape} and {world.n_actions} actions, but {store.address} has "
+            f"{store.frame_shape} and {store.n_actions}: choose the store of the same world."
+        )
+
+
+def coded_episodes(store: EpisodeStore, world: WorldModel, limit: int | None = None) -> list[CodedEpisode]:
+    """The first `limit` episodes of a store, or all."""
+    return [CodedEpisode.read(store, i, world.video) for i in range(len(store))[:limit]]
+
+
+def evaluate_tokenizer(video: VideoVQVAE, episodes: list[CodedEpisode], masks: Masks) -> Result:
+    """Reconstructions beside the frames themselves (of every other frame the SSIM), and the use of the codebook."""
+    decoded = [
+        torch.cat([video.decode(piece[None])[0, skip:] for piece, skip in _clips(episode.codes, video.config.memory)])
+        for episode in episodes
+    ]
+    pairs = [(d, e.frames) for d, e in zip(decoded, episodes, strict=True)]
+    codes = torch.cat([e.codes.flatten() for e in episodes])
+    k = video.config.num_codes
+    return {
+        "frames": sum(len(d) for d in decoded),
+        "psnr": float(torch.cat([psnr(d, f) for d, f in pairs]).mean()),
+        "ssim": float(torch.cat([ssim(d[::2], f[::2]) for d, f in pairs]).mean()),
+        "codes": k,
+        "codebook_usage": len(codes.unique()) / k,
+        "code_perplexity": float(perplexity(codes, k)),
+        "iou": {
+            name: mask_iou(torch.cat([mask(d) for d, _ in pairs]), torch.cat([mask(f) for _, f in pairs]))
+            for name, mask in masks.items()
+        },
+    }
+
+
+def _clips(codes: Tensor, reach: int) -> list[tuple[Tensor, int]]:
+    """An episode's codes in pieces, each led in by the few frames that its decoding looks back on, and their number."""
+    starts = [(start, min(start, reach)) for start in range(0, len(codes), 64)]
+    return [(codes[start - lead : start + 64], lead) for start, lead in starts]
+
+
+def evaluate_prior(
+    world: WorldModel, episodes: list[CodedEpisode], training: list[CodedEpisode], *, seed: int = 0
+) -> Result:
+    """Bits per code of whole episodes, streamed from their first frame: the prior's, and those of simple baselines.
+
+    "shuffled" permutes the actions of each episode; "no action" withholds them all. The baselines are fitted on the
+    codes of `training`: see `CodeStatistics`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total, count = dict.fromkeys(("true", "shuffled", "none"), 0.0), 0
+    for episode in episodes:
+        order = torch.randperm(len(episode.actions), generator=generator).to(episode.actions.device)
+        withheld = torch.full_like(episode.actions, world.no_action)
+        variants = torch.stack([episode.actions, episode.actions[order], withheld])
+        bits = stream_bits(world.dynamics, episode.codes.expand(3, -1, -1, -1), variants)
+        for name, value in zip(total, bits.sum(1).tolist(), strict=True):
+            total[name] += value
+        count += len(episode.actions)
+    statistics = CodeStatistics(training, world.num_codes)
+    return {
+        "order": world.config.dynamics.order,
+        "bits_per_code": {name: value / count for name, value in total.items()},
+        "baseline_bits_per_code": statistics.bits_per_code(episodes),
+        "baselines_fitted_on_episodes": len(training),
+    }
+
+
+@torch.no_grad()
+def stream_bits(dynamics: Dynamics, codes: Tensor, actions: Tensor) -> Tensor:
+    """Bits per code, float [B, T-1], of every frame but the first, int64 [B, T, h, w], given all those before it.
+
+    One frame at a time with the memory carried along, so episodes of any length take the same space.
+    """
+    memory, bits = dynamics.blank(len(codes)), []
+    for t in range(actions.shape[1]):
+        memory, context = dynamics.advance(memory, codes[:, t], actions[:, t])
+        nats = F.cross_entropy(dynamics.head(context, codes[:, t + 1]), codes[:, t + 1], reduction="none")
+        bits.append(nats.mean((1, 2)) / math.log(2))
+    return torch.stack(bits, 1)
+
+
+class CodeStatistics:
+    """What can be said of the next frame's codes without a model, each place for itself.
+
+    - unigram: how often each code occurs.
+    - same: the code that was there a frame ago with probability q, else the unigram of the others.
+    - bigram: how often each code follows the one that was there, counts smoothed by 10 draws from the unigram.
+    """
+
+    def __init__(self, episodes: list[CodedEpisode], num_codes: int) -> None:
+        before, after = _successions(episodes)
+        counts = torch.bincount(before * num_codes + after, minlength=num_codes**2).view(num_codes, num_codes).double()
+        self.unigram = (counts.sum(0) + 1) / (counts.sum() + num_codes)  # [K]
+        self.same = float((counts.diagonal().sum() + 1) / (counts.sum() + 2))
+        self.bigram = (counts + 10 * self.unigram) / (counts.sum(1, keepdim=True) + 10)  # [K, K]
+
+    def probability(self, before: Tensor, after: Tensor) -> dict[str, Tensor]:
+        """What each baseline gives the codes `after`, float64 [N], where the codes `before`, int64 [N], were."""
+        changed = (1 - self.same) * self.unigram[after] / (1 - self.unigram[before])
+        return {
+            "unigram": self.unigram[after],
+            "same": torch.where(before == after, self.same, changed),
+            "bigram": self.bigram[before, after],
+        }
+
+    def bits_per_code(self, episodes: list[CodedEpisode]) -> dict[str, float]:
+        return {name: float(-p.log2().mean()) for name, p in self.probability(*_successions(episodes)).items()}
+
+
+def _successions(episodes: list[CodedEpisode]) -> tuple[Tensor, Tensor]:
+    """Every code of every frame but the last, int64 [N], and the one at its place in the next frame, int64 [N]."""
+    before, after = (torch.cat([e.codes[part].flatten() for e in episodes]) for part in (slice(-1), slice(1, None)))
+    return before, after

@@ -1,0 +1,150 @@
+"""Do the codes of a frame keep what earns reward? A probe tells the sign of the next reward from them, or from pixels.
+
+Whether a reward comes soon can be told from geometry alone, and a faithful picture may still have lost a small fruit:
+the sign cannot be told without it.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
+from worldmodel.evaluation import Result
+from worldmodel.metrics import roc_auc
+from worldmodel.video import VideoVQVAE
+
+
+@dataclass
+class Foresight:
+    """Frames with a reward at most so many steps ahead, and its sign."""
+
+    frames: Tensor  # uint8 [N, H, W, 3]
+    codes: Tensor  # int64 [N, h, w]
+    positive: Tensor  # bool [N]: the next reward that is not zero is positive
+    episode: Tensor  # int64 [N]
+
+    @classmethod
+    def read(cls, store: EpisodeStore, video: VideoVQVAE, *, within: int = 8, first_episode: int = 0) -> Self:
+        """All such frames of a store; its episodes are numbered from `first_episode`."""
+        parts = []
+        for i in range(len(store)):
+            episode = store[i]
+            ahead = [(t, _next_sign(episode.rewards[t : t + within])) for t in range(len(episode))]
+            times = np.array([t for t, sign in ahead if sign], np.int64)
+            if not len(times):
+                continue
+            reach = np.arange(1 - video.config.memory, 1)  # a frame's codes depend on these frames
+            clips = torch.from_numpy(episode.frames[np.maximum(times[:, None] + reach, 0)])
+            codes = torch.cat([video.encode(piece)[:, -1] for piece in clips.split(32)])
+            positive = torch.tensor([sign > 0 for _, sign in ahead if sign])
+            parts.append((clips[:, -1], codes, positive, torch.full((len(times),), first_episode + i)))
+        if not parts:
+            raise UserError(f"{store.address} has no rewards: there is no sign to probe for.")
+        return cls(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+    def __getitem__(self, rows: Tensor) -> "Foresight":
+        return Foresight(self.frames[rows], self.codes[rows], self.positive[rows], self.episode[rows])
+
+    def __add__(self, other: "Foresight") -> "Foresight":
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Foresight(*(torch.cat(pair) for pair in pairs))
+
+
+class Probe(nn.Module):
+    """One embedding a patch, from its code or from its pixels; then for both the same two convolutions and a score."""
+
+    def __init__(self, data: Foresight, *, num_codes: int | None, width: int = 64) -> None:
+        """`num_codes`: K for a probe on codes, None for a probe on the pixels of the same patches."""
+        super().__init__()
+        _, rows, columns = data.codes.shape
+        patch = data.frames.shape[1] // rows
+        self.on_codes = num_codes is not None
+        self.embed = nn.Embedding(num_codes, 32) if num_codes else nn.Conv2d(3, 32, patch, stride=patch)
+        self.score = nn.Sequential(
+            nn.Conv2d(32, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(width * math.ceil(rows / 2) * math.ceil(columns / 2), 1),
+        )
+
+    def forward(self, data: Foresight) -> Tensor:
+        """Scores, float [N]: higher for a positive reward."""
+        embedded = self.embed(data.codes if self.on_codes else data.frames.movedim(-1, 1).float() / 255 - 0.5)
+        return self.score(embedded.permute(0, 3, 1, 2) if self.on_codes else embedded).squeeze(-1)
+
+
+def evaluate_sign(training: Foresight, heldout: Foresight, num_codes: int, *, seeds: int = 5) -> Result:
+    """AUC on `heldout` of probes trained on `training`, on codes and on pixels: mean and spread over seeds.
+
+    The interval is a 95% bootstrap over the held-out episodes, of the scores averaged over the seeds; that of the
+    difference is paired.
+    """
+    scores = {
+        name: torch.stack([fit_probe(training, heldout, k, seed) for seed in range(seeds)])
+        for name, k in (("codes", num_codes), ("pixels", None))
+    }
+    result: Result = {
+        "frames": len(heldout.codes),
+        "positive": float(heldout.positive.float().mean()),
+        "episodes": len(heldout.episode.unique()),
+        "seeds": seeds,
+    }
+    for name, score in scores.items():
+        aucs = torch.tensor([roc_auc(s, heldout.positive) for s in score])
+        result[name] = {"auc": float(aucs.mean()), "spread": float(aucs.std()) if seeds > 1 else 0.0}
+    codes, pixels = _bootstrap(torch.stack([s.mean(0) for s in scores.values()]), heldout)
+    for name, values in (("codes", codes), ("pixels", pixels), ("codes_minus_pixels", codes - pixels)):
+        result.setdefault(name, {})["interval"] = np.nanquantile(values, [0.025, 0.975]).tolist()
+    return result
+
+
+def fit_probe(training: Foresight, heldout: Foresight, num_codes: int | None, seed: int, *, epochs: int = 12) -> Tensor:
+    """Train a probe and score the held-out frames, float [N]; every fifth training episode chooses when to stop."""
+    torch.manual_seed(seed)
+    validation = training.episode % 5 == 4
+    train, check = training[~validation], training[validation]
+    probe = Probe(training, num_codes=num_codes)
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=0.05)
+    best, kept = -1.0, copy.deepcopy(probe.state_dict())
+    for _ in range(epochs):
+        probe.train()
+        for rows in torch.randperm(len(train.codes)).split(64):
+            batch = train[rows]
+            F.binary_cross_entropy_with_logits(probe(batch), batch.positive.float()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        probe.eval()
+        with torch.no_grad():
+            auc = roc_auc(probe(check), check.positive)
+        if auc > best:
+            best, kept = auc, copy.deepcopy(probe.state_dict())
+    probe.load_state_dict(kept)
+    with torch.no_grad():
+        return torch.cat([probe(heldout[rows]) for rows in torch.arange(len(heldout.codes)).split(256)])
+
+
+def _next_sign(rewards: np.ndarray) -> float:
+    """Sign of the first reward that is not zero, or 0."""
+    nonzero = rewards[rewards != 0]
+    return float(np.sign(nonzero[0])) if len(nonzero) else 0.0
+
+
+def _bootstrap(scores: Tensor, data: Foresight, draws: int = 1000) -> np.ndarray:
+    """AUC of each row of scores [S, N] when episodes are drawn with replacement: float [S, draws]."""
+    rng = np.random.default_rng(0)
+    rows = [torch.where(data.episode == e)[0] for e in data.episode.unique()]
+    values = []
+    for _ in range(draws):
+        drawn = torch.cat([rows[i] for i in rng.integers(len(rows), size=len(rows))])
+        values.append([roc_auc(score[drawn], data.positive[drawn]) for score in scores])
+    return np.array(values).T
