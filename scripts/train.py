@@ -132,11 +132,12 @@ def _card(args: Args, store: EpisodeStore, world: WorldModel) -> str:
     settings = ", ".join(f"{k}={v}" for k, v in provenance.get("env_kwargs", {}).items())
     rows, columns = world.code_shape
     tokenizer = f"--tokenizer {args.tokenizer}" if args.tokenizer else f"--tokenizer-steps {args.tokenizer_steps}"
+    steps = f"{tokenizer} --prior-steps {args.prior_steps} --seed {args.seed}"
     return f"""# A world model of {provenance["env_id"]} {settings}
 
 Learned from {len(store)} episodes ({int(store.lengths.sum())} steps, {provenance["fps"]:g} a second) with `worldmodel`:
 
-    worldmodel train STORE --out OUT --preset {args.preset} {tokenizer} --prior-steps {args.prior_steps} --seed {args.seed}
+    worldmodel train STORE --out OUT --preset {args.preset} {steps}
 
 - Frames: {" x ".join(map(str, world.frame_shape))}, as {rows} x {columns} codes of {world.num_codes}.
 - Actions: {", ".join(f"{i} {name}" for i, name in enumerate(world.action_meanings))}.

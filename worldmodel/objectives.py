@@ -49,7 +49,7 @@ class VideoObjective:
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
-        frames = torch.stack([self.dataset[i]["frames"] for i in range(8)]).to(self.model.quantizer.embedding.device)
+        frames = _first(self.dataset, 8, "frames").to(self.model.quantizer.embedding.device)
         decoded = self.model.decode(self.model.encode(frames))
         grid = torch.stack([frames[:, -1], decoded[:, -1]])  # [2, N, H, W, 3]
         use = self.model.quantizer.cluster_size.sort(descending=True).values
@@ -121,8 +121,7 @@ class DynamicsObjective:
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
         codes, actions = (
-            torch.stack([self.dataset[i][name] for i in range(4)]).long().to(self.salience.device)
-            for name in ("frames", "actions")
+            _first(self.dataset, 4, name).long().to(self.salience.device) for name in ("frames", "actions")
         )
         given = self.window // 2
         state = self.world.observe_codes(codes[:, :given], actions[:, : given - 1])
@@ -132,6 +131,11 @@ class DynamicsObjective:
 
     def trouble(self) -> str | None:
         return None
+
+
+def _first(dataset: WindowDataset, n: int, name: str) -> Tensor:
+    """A field of the first n windows, or of all there are."""
+    return torch.stack([dataset[i][name] for i in range(min(n, len(dataset)))])
 
 
 @torch.no_grad()

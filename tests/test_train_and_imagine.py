@@ -1,0 +1,163 @@
+"""`worldmodel train` and `worldmodel imagine`, run as a user runs them, on a store too small to learn from."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
+from worldmodel.episodes import EpisodeStore
+from worldmodel.world import WorldModel
+
+SIZE = (28, 28, 3)
+STEPS = ["--tokenizer-steps", "3", "--prior-steps", "2"]
+
+
+def command(*words: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    words = (sys.executable, "-c", "from scripts.cli import main; raise SystemExit(main())", *map(str, words))
+    return subprocess.run(words, capture_output=True, text=True, env=environment, cwd=Path(__file__).parent.parent)
+
+
+def refused(*words: object) -> str:
+    """The one sentence with which a command is refused."""
+    done = command(*words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def store(folder: Path, lengths: list[int], shape: tuple[int, int, int] = SIZE) -> Path:
+    episodes = EpisodeStore.create(str(folder), frame_shape=shape, n_actions=N_ACTIONS, provenance=PROVENANCE)
+    for seed, steps in enumerate(lengths):
+        episodes.append(make_episode(steps, seed, shape))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store and a model trained on it for a moment."""
+    folder = tmp_path_factory.mktemp("trained")
+    store(folder / "store", [30, 40])
+    done = command("train", folder / "store", "--out", folder / "run", *STEPS)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_training_leaves_a_model_with_its_settings_logs_starts_and_card(trained: Path) -> None:
+    run = trained / "run"
+    assert json.loads((run / "train.json").read_text())["prior_steps"] == 2
+    for part in ("tokenizer", "prior"):
+        assert list((run / part).glob("events.out.tfevents.*"))
+    world = WorldModel.from_pretrained(run / "model")
+    assert world.action_meanings == ["left", "right", "stay"] and world.frame_shape == SIZE
+    assert world.contexts is not None and len(world.contexts) > 0
+    assert "worldmodel train" in (run / "model" / "README.md").read_text()
+
+
+def test_a_prior_alone_is_trained_on_the_tokenizer_of_another_model(trained: Path, tmp_path: Path) -> None:
+    done = command(
+        "train", trained / "store", "--out", tmp_path, "--tokenizer", trained / "run" / "model", "--order", "raster",
+        "--prior-steps", 2,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    given, made = (WorldModel.from_pretrained(f) for f in (trained / "run" / "model", tmp_path / "model"))
+    for one, other in zip(given.video.parameters(), made.video.parameters(), strict=True):
+        assert one.equal(other)
+    assert made.config.dynamics.order == "raster"
+
+
+def test_imagining_along_a_recorded_episode_writes_a_strip_a_film_and_arrays(trained: Path, tmp_path: Path) -> None:
+    done = command("imagine", "--model", trained / "run" / "model", "--store", trained / "store", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    dream = np.load(tmp_path / "dream.npz")
+    truth = make_episode(30, 0, SIZE)
+    np.testing.assert_array_equal(dream["actions"], truth.actions[15:])
+    assert dream["frames"].shape == (15, *SIZE) and dream["frames"].dtype == np.uint8
+    assert dream["codes"].shape == (15, 4, 4) and dream["rewards"].shape == dream["terminated"].shape == (15,)
+    assert (tmp_path / "dream.mp4").stat().st_size > 0
+    assert Image.open(tmp_path / "strip.png").size[0] >= 28 * 20
+
+
+def test_actions_are_given_by_name_count_id_or_file(trained: Path, tmp_path: Path) -> None:
+    model = trained / "run" / "model"
+    np.savetxt(tmp_path / "actions.txt", [2, 0, 1], fmt="%d")
+    cases = {"right*3, 0, stay*2": [1, 1, 1, 0, 2, 2], str(tmp_path / "actions.txt"): [2, 0, 1]}
+    for text, actions in cases.items():
+        assert command("imagine", "--model", model, "--actions", text, "--out", tmp_path).returncode == 0
+        assert np.load(tmp_path / "dream.npz")["actions"].tolist() == actions
+
+
+def test_the_same_command_writes_the_same_dream(trained: Path, tmp_path: Path) -> None:
+    dreams = []
+    for name in ("one", "two"):
+        command("imagine", "--model", trained / "run" / "model", "--actions", "left*5", "--out", tmp_path / name)
+        dreams.append(np.load(tmp_path / name / "dream.npz")["frames"])
+    np.testing.assert_array_equal(*dreams)
+
+
+def test_ctrl_c_ends_a_training_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    store(tmp_path / "store", [30])
+    words = [
+        "train",
+        str(tmp_path / "store"),
+        "--out",
+        str(tmp_path / "run"),
+        "--prior-steps",
+        "1",
+        "--tokenizer-steps",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from scripts.cli import main; raise SystemExit(main())", *words, "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not list((tmp_path / "run").glob("tokenizer/events*")):
+        time.sleep(0.1)
+        assert process.poll() is None
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on from here" in out and "Traceback" not in error, out + error
+    done = command(*words, "3")  # it has more steps behind it than that: nothing is left to do but the prior
+    assert done.returncode == 0 and (tmp_path / "run" / "model" / "config.json").exists(), done.stderr
+
+
+def test_mistakes_in_training_are_one_sentence(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    model = trained / "run" / "model"
+    assert "no" in refused("train", tmp_path / "nothing", "--out", out)
+    assert "empty" in refused("train", store(tmp_path / "empty", []), "--out", out, *STEPS)
+    short = store(tmp_path / "short", [5])
+    assert "the window needs 16" in refused("train", short, "--out", out, "--tokenizer", model)
+    large = store(tmp_path / "large", [30], (56, 56, 3))
+    assert "frames" in refused("train", large, "--out", out, "--tokenizer", model)
+    odd = store(tmp_path / "odd", [30], (30, 28, 3))
+    assert "do not divide" in refused("train", odd, "--out", out, *STEPS)
+    assert not (out / "model").exists()
+
+
+def test_mistakes_in_imagining_are_one_sentence_and_leave_nothing(trained: Path, tmp_path: Path) -> None:
+    out, model = tmp_path / "out", trained / "run" / "model"
+    assert "no model" in refused("imagine", "--model", "nowhere", "--out", out)
+    assert 'no action "jump"' in refused("imagine", "--model", model, "--actions", "jump*3", "--out", out)
+    assert 'no action "7"' in refused("imagine", "--model", model, "--actions", "7", "--out", out)
+    assert "count" in refused("imagine", "--model", model, "--actions", "left*x", "--out", out)
+    assert "no file" in refused("imagine", "--model", model, "--actions", "gone.npy", "--out", out)
+    assert 'no action "forward"' in refused("imagine", "--model", model, "--figure7", "--out", out)
+    large = store(tmp_path / "large", [30], (56, 56, 3))
+    assert "56" in refused("imagine", "--model", model, "--store", large, "--out", out)
+    assert "none are left" in refused(
+        "imagine", "--model", model, "--store", trained / "store", "--given", 99, "--out", out
+    )
+    assert not out.exists() or not list(out.iterdir())

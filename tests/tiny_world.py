@@ -1,0 +1,39 @@
+"""A world model too small to have learned anything, but lively: its dreams differ, move, pay and end."""
+
+import torch
+
+from worldmodel.dynamics import DynamicsConfig
+from worldmodel.state import ContextBank
+from worldmodel.video import VideoConfig
+from worldmodel.world import WorldConfig, WorldModel
+
+FRAME_SHAPE = (42, 42, 3)
+CODE_SHAPE = (6, 6)
+N_CODES = 16
+N_ACTIONS = 3
+STARTS = 5
+
+
+def tiny_world(ends: float = 0.125) -> WorldModel:
+    """The same random model at each call, in float64, where no rounding that depends on the batch flips a code.
+
+    `ends` is the probability that a step terminates.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        world = WorldModel(
+            WorldConfig(
+                VideoConfig(
+                    FRAME_SHAPE[:2], width=8, encoder_blocks=1, decoder_blocks=1, num_codes=N_CODES, code_dim=4
+                ),
+                DynamicsConfig(CODE_SHAPE, N_CODES, N_ACTIONS, (-1.0, 0.0, 1.0), width=16, blocks=1, head_width=16),
+                action_meanings=("left", "right", "stay"),
+                fps=15,
+            ),
+            ContextBank(torch.randint(N_CODES, (STARTS, 4, *CODE_SHAPE)), torch.randint(N_ACTIONS, (STARTS, 3))),
+        )
+        for parameter in world.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+    torch.nn.init.constant_(world.dynamics.termination.weight, 0.0)
+    torch.nn.init.constant_(world.dynamics.termination.bias, torch.tensor(ends).logit().item())
+    return world.double().eval().requires_grad_(False)
