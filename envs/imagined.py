@@ -1,0 +1,352 @@
+"""`worldmodel/Imagined-v0`: a learned world as a Gymnasium environment, one dream or many.
+
+    env = gymnasium.make("envs:worldmodel/Imagined-v0", model="dmlab-seekavoid")
+    envs = gymnasium.make_vec("envs:worldmodel/Imagined-v0", num_envs=64, model="dmlab-seekavoid")
+
+Row i of `envs.reset(seed=s)` dreams what `env.reset(seed=s + i)` does. All rows share each call of the model.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from envs.window import Window
+from worldmodel.errors import UserError
+from worldmodel.state import WorldState
+from worldmodel.world import WorldModel
+
+Obs = Literal["pixels", "latents"]
+
+
+@dataclass
+class Dream:
+    """All that the future of N dreams depends on, besides the actions to come."""
+
+    world: WorldState  # N rows
+    steps: NDArray[np.int64]  # [N], since each row's reset
+    ended: NDArray[np.bool_]  # [N]: the next thing to do with such a row is to reset it
+    rngs: list[np.random.Generator]  # one a row
+
+
+class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
+    """N dreams, stepped together.
+
+    Observations are pixels, uint8 [N, H, W, 3], or latents, int64 [N, h, w] in [0, num_codes); with latents nothing is
+    ever drawn. Latents are a `Box`, not a `MultiDiscrete`: Stable-Baselines3 cannot store the latter with two axes, and
+    would turn a flat one into one-hot vectors of h*w*num_codes. They are names, not amounts: embed them.
+
+    A reset starts each row somewhere in the model's context bank, or with `options={"frames": uint8 [N, T, H, W, 3],
+    "actions": int64 [N, T-1]}` after those frames; without "actions" the model is not told any. With `"reset_mask"`,
+    bool [N], only those rows are reset. A seed s reseeds row i with s + i; a list gives each row its own.
+
+    A dream terminates when the model says so and is truncated after `horizon` steps. `info["log_prob"]`, float64 [N] in
+    nats, is the log-probability of what was drawn: how little it surprises the model.
+    Resets after an end follow Gymnasium's `autoreset_mode`, observations, infos and all.
+
+    Args:
+        model: a bundled model's name, a folder, a Hub id, or a `WorldModel`.
+        num_envs: the number of dreams, N.
+        obs: "pixels" or "latents".
+        horizon: steps after which a dream is truncated.
+        temperature: below 1 likelier frames, above 1 less likely ones.
+        device, dtype: where and how precisely to run a model that is loaded here; a `WorldModel` stays as it is.
+        autoreset_mode: when to reset a row that has ended.
+        render_mode: "rgb_array" or None.
+
+    Raises `UserError` for settings, actions, options and states that make no sense.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(
+        self,
+        model: str | Path | WorldModel,
+        num_envs: int = 1,
+        *,
+        obs: Obs = "pixels",
+        horizon: int = 300,
+        temperature: float = 1.0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        if obs not in ("pixels", "latents"):
+            raise UserError(f'Observations are "pixels" or "latents", not {obs!r}.')
+        if num_envs < 1 or horizon < 1 or not temperature > 0:
+            raise UserError(
+                "Dreams need num_envs and horizon of 1 or more and a temperature above 0, "
+                f"not {num_envs}, {horizon} and {temperature}."
+            )
+        if render_mode not in (None, "rgb_array"):
+            raise UserError(f'Many dreams render as "rgb_array" or not at all, not {render_mode!r}.')
+        world = model
+        if not isinstance(world, WorldModel):
+            world = WorldModel.from_pretrained(world, device=device, dtype=dtype)
+        self.world, self.num_envs, self.render_mode = world, num_envs, render_mode
+        self.obs, self.horizon, self.temperature = obs, horizon, temperature
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "render_fps": world.fps}
+
+        pixels = spaces.Box(0, 255, world.frame_shape, np.uint8)
+        latents = spaces.Box(0, world.num_codes - 1, world.code_shape, np.int64)
+        self.single_observation_space = pixels if obs == "pixels" else latents
+        self.single_action_space = spaces.Discrete(world.n_actions)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+        self._all = np.ones(num_envs, np.bool_)
+        self._device = next(world.parameters()).device
+        blank = torch.zeros(num_envs, 1, *world.code_shape, dtype=torch.int64, device=self._device)
+        self._dream = Dream(
+            world=world.observe_codes(blank, blank.new_zeros(num_envs, 0)),
+            steps=np.zeros(num_envs, np.int64),
+            ended=self._all.copy(),  # what has not begun must be reset, like what has ended
+            rngs=[seeding.np_random()[0] for _ in range(num_envs)],
+        )
+        self._obs = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)  # of the present
+
+    def get_action_meanings(self) -> list[str]:
+        """The name of each action, in order."""
+        return list(self.world.action_meanings)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        options = dict(options or {})
+        rows = np.asarray(options.pop("reset_mask", self._all))
+        if rows.dtype != np.bool_ or rows.shape != self._all.shape or not rows.any():
+            raise UserError(f'The "reset_mask" of {self.num_envs} dreams has as many bools, at least one of them true.')
+        seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
+        if len(seeds) != self.num_envs:
+            raise UserError(f"There are {self.num_envs} dreams to seed, not {len(seeds)}.")
+        start = self._given_start(rows, options) if options else None
+        for row in np.flatnonzero(rows):
+            if seeds[row] is not None:
+                self._dream.rngs[row], _ = seeding.np_random(seeds[row])
+        self._begin(rows, start or self._drawn_start(rows))
+        return self._obs.copy(), {}
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        actions = np.asarray(actions)
+        if actions not in self.action_space:
+            raise UserError(
+                f"The action of each of {self.num_envs} dreams is a whole number from 0 to {self.world.n_actions - 1}, "
+                f"not {actions.tolist()}."
+            )
+        dream, stale = self._dream, self._dream.ended
+        if stale.any() and self.autoreset_mode != AutoresetMode.NEXT_STEP:
+            raise UserError(f"Reset dreams {np.flatnonzero(stale).tolist()} first: they have ended, or not begun.")
+        live = ~stale
+        rewards, log_probs = np.zeros(self.num_envs), np.zeros(self.num_envs)
+        terminated = np.zeros(self.num_envs, np.bool_)
+        if live.any():
+            step = self.world.step(
+                dream.world[live],
+                torch.from_numpy(actions[live].astype(np.int64)).to(self._device),
+                rngs=[rng for rng, lives in zip(dream.rngs, live, strict=True) if lives],
+                temperature=self.temperature,
+            )
+            self._arrive(live, step.state)
+            rewards[live] = step.reward.numpy(force=True)
+            terminated[live] = step.terminated.numpy(force=True)
+            log_probs[live] = step.log_prob.numpy(force=True)
+        dream.steps += live
+        truncated = live & (dream.steps >= self.horizon)
+        ended = terminated | truncated
+        dream.ended = ended.copy()
+
+        info = _log_prob_info(log_probs, live)
+        if stale.any():
+            self._begin(stale, self._drawn_start(stale))
+        if ended.any() and self.autoreset_mode == AutoresetMode.SAME_STEP:
+            info = _log_prob_info(log_probs, live & ~ended) | self._final_info(log_probs, ended)
+            self._begin(ended, self._drawn_start(ended))
+        return self._obs.copy(), rewards, terminated, truncated, info
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """The present frame of every row, uint8 [H, W, 3] each."""
+        if self.render_mode is None:
+            return None
+        frames = self._obs.copy() if self.obs == "pixels" else _array(self.world.render(self._dream.world))
+        return tuple(frames)
+
+    def get_state(self) -> Dream:
+        """A copy of all that the future depends on: after `set_state` of it the same actions dream the same dream."""
+        return deepcopy(self._dream)
+
+    def set_state(self, state: Dream) -> NDArray[Any]:
+        """Go (back) to `state`, from this or another environment with as many rows; returns its observations."""
+        if state.world.codes.shape != self._dream.world.codes.shape:
+            theirs, ours = list(state.world.codes.shape), list(self._dream.world.codes.shape)
+            raise UserError(f"The state is of dreams {theirs}, rows first, and those of this environment are {ours}.")
+        self._dream = deepcopy(state)
+        self._arrive(self._all, state.world)
+        return self._obs.copy()
+
+    def branch(
+        self, n: int, *, seed: int | None = None, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP
+    ) -> "ImaginedVectorEnv":
+        """An environment where every row goes on from here `n` times, each time with luck of its own.
+
+        Its rows i*n to i*n + n-1 continue row i of this one, which is left as it was. Row j draws from a generator
+        with the seed `seed` + j, so two branches of the same state with the same seed have the same luck: what differs
+        then is what their actions do.
+        """
+        branches = ImaginedVectorEnv(
+            self.world,
+            self.num_envs * n,
+            obs=self.obs,
+            horizon=self.horizon,
+            temperature=self.temperature,
+            autoreset_mode=autoreset_mode,
+            render_mode=self.render_mode,
+        )
+        rows = np.repeat(np.arange(self.num_envs), n)
+        rngs = [seeding.np_random(None if seed is None else seed + j)[0] for j in range(len(rows))]
+        branches.set_state(Dream(self._dream.world[rows], self._dream.steps[rows], self._dream.ended[rows], rngs))
+        return branches
+
+    def _given_start(self, rows: NDArray[np.bool_], options: dict[str, Any]) -> WorldState:
+        """The state of `rows` after the frames and actions that the options show to all."""
+        if "frames" not in options or options.keys() - {"frames", "actions"}:
+            raise UserError(f'A reset takes the options "frames", "actions" and "reset_mask", not {list(options)}.')
+        frames = np.array(options["frames"])
+        if frames.ndim != 5 or len(frames) != self.num_envs or not frames.size:
+            raise UserError(f'{self.num_envs} dreams start from "frames" [N, T, H, W, 3], not {list(frames.shape)}.')
+        silence = np.full((self.num_envs, frames.shape[1] - 1), self.world.no_action)
+        actions = np.array(options.get("actions", silence))
+        if actions.shape != silence.shape or actions.dtype.kind not in "iu":
+            raise UserError(f'Between the frames are integer "actions" {list(silence.shape)}, not {actions.tolist()}.')
+        frames, actions = frames[rows], actions[rows].astype(np.int64)
+        return self.world.observe(torch.from_numpy(frames).to(self._device), torch.from_numpy(actions).to(self._device))
+
+    def _drawn_start(self, rows: NDArray[np.bool_]) -> WorldState:
+        """A start from the context bank for each of `rows`, drawn with its generator."""
+        bank = self.world.contexts
+        if bank is None:
+            raise UserError('The model brings no starts along: reset with options={"frames": ..., "actions": ...}.')
+        drawn = [int(self._dream.rngs[row].integers(len(bank))) for row in np.flatnonzero(rows)]
+        return self.world.observe_codes(bank.codes[drawn].to(self._device), bank.actions[drawn].to(self._device))
+
+    def _begin(self, rows: NDArray[np.bool_], start: WorldState) -> None:
+        self._dream.steps[rows], self._dream.ended[rows] = 0, False
+        self._arrive(rows, start)
+
+    def _arrive(self, rows: NDArray[np.bool_], state: WorldState) -> None:
+        """`rows` are in `state` now: the only place that observes, so that no row is drawn twice."""
+        self._dream.world[rows] = state
+        self._obs[rows] = _array(self.world.render(state) if self.obs == "pixels" else state.codes[:, -1])
+
+    def _final_info(self, log_probs: NDArray[np.float64], ended: NDArray[np.bool_]) -> dict[str, Any]:
+        """What SAME_STEP tells of the frames that a reset replaces at once."""
+        final_obs = np.full(self.num_envs, None, object)
+        for row in np.flatnonzero(ended):
+            final_obs[row] = self._obs[row].copy()
+        info = {"final_obs": final_obs, "final_info": _log_prob_info(log_probs, ended)}
+        return info | {"_final_obs": ended.copy(), "_final_info": ended.copy()}
+
+
+class ImaginedEnv(gymnasium.Env[NDArray[Any], np.int64]):
+    """One dream: row 0 of an `ImaginedVectorEnv` without its leading axis; see there.
+
+    Methods that Gymnasium does not know are behind its wrappers: `env.unwrapped.branch(64)`.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"]}
+
+    def __init__(
+        self,
+        model: str | Path | WorldModel,
+        *,
+        obs: Obs = "pixels",
+        horizon: int = 300,
+        temperature: float = 1.0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        render_mode: str | None = None,
+    ) -> None:
+        self._row = ImaginedVectorEnv(
+            model,
+            obs=obs,
+            horizon=horizon,
+            temperature=temperature,
+            device=device,
+            dtype=dtype,
+            autoreset_mode=AutoresetMode.DISABLED,
+            render_mode="rgb_array" if render_mode == "human" else render_mode,
+        )
+        self.world, self.render_mode = self._row.world, render_mode
+        self.metadata = {**self.metadata, "render_fps": self.world.fps}
+        self.observation_space, self.action_space = self._row.single_observation_space, self._row.single_action_space
+        self._window = Window("Imagined", self.world.frame_shape, self.world.fps) if render_mode == "human" else None
+
+    def get_action_meanings(self) -> list[str]:
+        """The name of each action, in order."""
+        return self._row.get_action_meanings()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        self._row._dream.rngs = [self.np_random]
+        obs, info = self._row.reset(options={key: np.array(value)[None] for key, value in (options or {}).items()})
+        self._show()
+        return obs[0], info
+
+    def step(self, action: np.int64) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        obs, rewards, terminated, truncated, info = self._row.step(np.array([action]))
+        self._show()
+        surprise = {"log_prob": float(info["log_prob"][0])}
+        return obs[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), surprise
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The present frame, uint8 [H, W, 3]; the window of "human" follows each reset and step by itself."""
+        frames = self._row.render()
+        return frames[0] if frames and self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        if self._window:
+            self._window.close()
+
+    def get_state(self) -> Dream:
+        """See `ImaginedVectorEnv.get_state`."""
+        return self._row.get_state()
+
+    def set_state(self, state: Dream) -> NDArray[Any]:
+        """See `ImaginedVectorEnv.set_state`."""
+        obs = self._row.set_state(state)
+        (self.np_random,) = self._row._dream.rngs
+        self._show()
+        return obs[0]
+
+    def branch(
+        self, n: int, *, seed: int | None = None, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP
+    ) -> ImaginedVectorEnv:
+        """See `ImaginedVectorEnv.branch`."""
+        return self._row.branch(n, seed=seed, autoreset_mode=autoreset_mode)
+
+    def _show(self) -> None:
+        if self._window and (frames := self._row.render()):
+            self._window.show(frames[0])
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    return tensor.numpy(force=True)
+
+
+def _log_prob_info(log_probs: NDArray[np.float64], rows: NDArray[np.bool_]) -> dict[str, Any]:
+    """Gymnasium's form of an info that some rows have: zero and unmarked in the others, absent where none has it."""
+    return {"log_prob": np.where(rows, log_probs, 0.0), "_log_prob": rows.copy()} if rows.any() else {}
