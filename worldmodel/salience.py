@@ -17,7 +17,7 @@ class PixelWeight:
     background. A colour's weight is its rarity, frequency ** -0.8, times the square of its reward lift: how much more
     of it is seen in the frames up to a reward than in the rest of the same episodes. Neither knows what a reward
     looks like beforehand. A reward is any that is not the recordings' commonest. To a pixel's own
-    weight comes a third of the largest within two pixels: alone, the first draws small things too large, the second
+    weight comes an eighth of the largest within two pixels: alone, the first draws small things too large, the second
     too faint.
     """
 
@@ -48,7 +48,7 @@ class PixelWeight:
         """Weights, float [..., H, W], of frames, uint8 [..., H, W, 3]."""
         weight = self.weight.to(frames.device)[_colour(frames)]
         largest = F.max_pool2d(weight.flatten(0, -3), 5, stride=1, padding=2).view(weight.shape)
-        return self.scale * (weight + largest / 3)
+        return self.scale * (weight + largest / 8)
 
 
 def _normalised(weight: Tensor, frequency: Tensor, limit: float) -> Tensor:
