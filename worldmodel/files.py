@@ -19,6 +19,9 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # writing knows only the temporary file, or none
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
