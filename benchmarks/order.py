@@ -19,7 +19,7 @@ import tyro
 from worldmodel.dynamics import CodeHead
 from worldmodel.episodes import EpisodeStore
 from worldmodel.evaluation import coded_episodes, stream_bits
-from worldmodel.objectives import encode_store
+from worldmodel.recipe import encode_store
 from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldModel, fast_layout
 
@@ -38,7 +38,7 @@ class Args:
 def main(args: Args) -> None:
     world = WorldModel.from_pretrained(args.model)
     training = EpisodeStore.open(args.train_store)
-    dataset = WindowDataset(training, WINDOW, size=args.steps * ROWS, frames=encode_store(world.video, training))
+    dataset = WindowDataset(training, WINDOW, size=args.steps * ROWS, frames=encode_store(world.video, training)[0])
     episodes = coded_episodes(EpisodeStore.open(args.store), world)
     report = {}
     for order in ("diagonal", "raster"):

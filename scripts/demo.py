@@ -15,6 +15,7 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import require
 from worldmodel.evaluation import Result, coded_episodes, evaluate_tokenizer
 from worldmodel.files import write_text
+from worldmodel.recipe import Recipe
 from worldmodel.world import WorldModel
 
 LAB, DOOM = "dmlab-seekavoid", "worldmodel/Doom-v0"
@@ -70,7 +71,8 @@ def _doom(args: Args) -> Result:
     training, heldout = str(out / "train"), str(out / "heldout")
     collect.main(collect.Args(DOOM, training, args.episodes, num_envs=2))
     collect.main(collect.Args(DOOM, heldout, 4, num_envs=2, seed=HELDOUT_SEED))
-    train.main(train.Args(training, out, tokenizer_steps=args.tokenizer_steps, prior_steps=args.prior_steps))
+    recipe = Recipe(tokenizer_steps=args.tokenizer_steps, prior_steps=args.prior_steps)
+    train.main(train.Args(training, out, recipe=recipe))
     model = out / "model"
     imagine.main(imagine.Args(model=str(model), out=out / "dream", store=heldout, start=20))
     world = WorldModel.from_pretrained(model)

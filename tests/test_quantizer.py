@@ -89,6 +89,21 @@ def test_dead_codes_come_back_to_life() -> None:
     assert perplexity(codes, 16) > 8
 
 
+def test_a_collapsed_codebook_shows_in_its_usage() -> None:
+    quantizer = VectorQuantizer(64, 2, ema_decay=0.9)
+    for _ in range(60):
+        quantizer(torch.ones(4, 2, 100))
+    assert quantizer.usage < 0.05
+
+
+def test_restarts_and_unit_norm_go_together_with_a_dictionary_learned_by_gradient() -> None:
+    quantizer = VectorQuantizer(32, 3, unit_norm=True)
+    for _ in range(300):
+        z = (torch.randn(2, 3, 20) * 0.01 + 1).requires_grad_()
+        quantizer(z).loss.backward()
+    assert quantizer.embedding.grad is not None and quantizer.embedding.grad.isfinite().all()
+
+
 def test_evaluation_moves_nothing() -> None:
     quantizer = VectorQuantizer(8, 2, ema_decay=0.9)
     quantizer(torch.randn(1, 2, 50))

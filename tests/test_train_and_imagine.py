@@ -81,7 +81,7 @@ def test_imagining_along_a_recorded_episode_writes_a_strip_a_film_and_arrays(tra
     truth = make_episode(30, 0, SIZE)
     np.testing.assert_array_equal(dream["actions"], truth.actions[15:])
     assert dream["frames"].shape == (15, *SIZE) and dream["frames"].dtype == np.uint8
-    assert dream["codes"].shape == (15, 4, 4) and dream["rewards"].shape == dream["terminated"].shape == (15,)
+    assert dream["codes"].shape == (15, 14, 14) and dream["rewards"].shape == dream["terminated"].shape == (15,)
     assert (tmp_path / "dream.mp4").stat().st_size > 0
     assert Image.open(tmp_path / "strip.png").size[0] >= 28 * 20
 
@@ -142,7 +142,7 @@ def test_mistakes_in_training_are_one_sentence(trained: Path, tmp_path: Path) ->
     assert "the window needs 16" in refused("train", short, "--out", out, "--tokenizer", model)
     large = store(tmp_path / "large", [30], (56, 56, 3))
     assert "frames" in refused("train", large, "--out", out, "--tokenizer", model)
-    odd = store(tmp_path / "odd", [30], (30, 28, 3))
+    odd = store(tmp_path / "odd", [30], (31, 28, 3))
     assert "do not divide" in refused("train", odd, "--out", out, *STEPS)
     assert not (out / "model").exists()
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldmodel.errors import UserError
-from worldmodel.video import VIDEO_PRESETS, VideoConfig, VideoVQVAE
+from worldmodel.video import VideoConfig, VideoVQVAE, video_preset
 
 
 def model(memory: int = 3) -> VideoVQVAE:
@@ -68,14 +68,20 @@ def test_a_batch_is_its_rows() -> None:
 
 
 def test_presets_have_the_shapes_they_promise() -> None:
-    assert VIDEO_PRESETS["paper"].code_shape == (21, 21) and VIDEO_PRESETS["paper"].num_codes == 512
-    assert VIDEO_PRESETS["compact"].code_shape == (12, 12)
-    for config in VIDEO_PRESETS.values():
+    paper, compact = video_preset("paper", (84, 84)), video_preset("compact", (84, 84))
+    assert paper.code_shape == (21, 21) and paper.num_codes == 512
+    assert compact.code_shape == (12, 12)
+    for config in (paper, compact):
         video = VideoVQVAE(config).eval()
         frames = torch.randint(0, 256, (1, 2, 84, 84, 3), dtype=torch.uint8)
         codes = video.encode(frames)
         assert codes.shape == (1, 2, *config.code_shape) and codes.dtype == torch.int64
         assert video.decode(codes).shape == frames.shape and video.decode(codes).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 96), (210, 160), (128, 96), (84, 84)])
+def test_compact_codes_are_about_twelve_a_side_whatever_the_frames(size: tuple[int, int]) -> None:
+    assert 6 <= min(video_preset("compact", size).code_shape) <= 24
 
 
 def test_frames_that_do_not_divide_into_patches_are_refused() -> None:

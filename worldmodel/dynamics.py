@@ -43,6 +43,8 @@ class DynamicsConfig:
                 f"A grid of {self.code_shape[0]}x{self.code_shape[1]} codes does not divide into memory cells of "
                 f"{self.pool}x{self.pool}; choose a pool that divides both sides."
             )
+        if self.width % self.pool**2:
+            raise UserError(f"The width of a memory cell, {self.width}, is no multiple of its {self.pool**2} codes.")
         if self.order not in ("diagonal", "raster"):
             raise UserError(f'The order within a frame is "diagonal" or "raster", not "{self.order}".')
 
@@ -94,8 +96,11 @@ class Dynamics(nn.Module):
         )
         self.reward = nn.Linear(128, len(config.reward_values))
         self.termination = nn.Linear(128, 1)
-        self.register_buffer("reward_values", torch.tensor(config.reward_values), persistent=False)
-        self.reward_values: Tensor
+
+    @property
+    def reward_values(self) -> Tensor:
+        """The support of the reward, float32 [R], whatever the precision of the weights."""
+        return torch.tensor(self.config.reward_values, dtype=torch.float32, device=self.place.device)
 
     def blank(self, batch: int) -> Tensor:
         """The memory before anything was seen, float [B, C, h', w']."""
@@ -159,7 +164,7 @@ class Dynamics(nn.Module):
         memory, context = self.advance(memory, codes, actions)
         codes, log_prob = self.head.draw(context, uniforms, temperature)
         reward_logits, termination_logits = self._outcome(memory, codes)
-        reward = reward_logits.float().softmax(-1) @ self.reward_values.float()
+        reward = reward_logits.float().softmax(-1) @ self.reward_values
         return Draw(memory, codes, log_prob, reward, termination_logits.float().sigmoid())
 
     def _cells(self, codes: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """What the tokenizer and the prior are trained for, on windows of an episode store."""
 
 import math
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,8 @@ from worldmodel.video import VideoVQVAE
 from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldModel
 
+CACHE_BYTES = 8 * 2**30  # recordings up to this size are kept in memory, decoded
+
 
 class VideoObjective:
     """Eq. 3 for the video VQ-VAE, its reconstruction term in units of the recordings' own spread."""
@@ -23,23 +24,21 @@ class VideoObjective:
     name = "tokenizer"
 
     def __init__(self, model: VideoVQVAE, store: EpisodeStore, *, size: int, seed: int = 0, window: int = 2) -> None:
-        self.model, self.store = model, store
-        frames = torch.from_numpy(store.flat("frames"))
+        self.model = model
+        cached = int(store.lengths.sum() + len(store)) * math.prod(store.frame_shape) <= CACHE_BYTES
+        frames = torch.from_numpy(store.flat("frames")) if cached else None
         self.dataset = WindowDataset(store, window, size=size, seed=seed, frames=frames)
-        sample = frames[:: max(1, len(frames) // 2000)]
-        values = sample.float() / 255
-        self.pixel_weight = PixelWeight(store, frames)
+        sample = torch.cat([self.dataset[i]["frames"] for i in range(min(1000, size))]).float() / 255
         if model.config.loss == "mse":
-            self.scale = float(values.var())
+            self.pixel_weight = None
+            self.scale = float(sample.var())
         else:
-            self.scale = float((values - values.mean((0, 1, 2))).abs().mean())
+            self.pixel_weight = PixelWeight(store)
+            self.scale = float((sample - sample.mean((0, 1, 2))).abs().mean())
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         frames = batch["frames"]
-        if self.model.config.loss == "mse":
-            weight = torch.ones(frames.shape[:-1], device=frames.device)
-        else:
-            weight = self.pixel_weight(frames)
+        weight = self.pixel_weight(frames) if self.pixel_weight else torch.ones(frames.shape[:-1], device=frames.device)
         out = self.model(frames, weight / self.scale)
         return out.total, {
             "reconstruction": out.reconstruction.item(),
@@ -52,7 +51,7 @@ class VideoObjective:
         frames = _first(self.dataset, 8, "frames").to(self.model.quantizer.embedding.device)
         decoded = self.model.decode(self.model.encode(frames))
         grid = torch.stack([frames[:, -1], decoded[:, -1]])  # [2, N, H, W, 3]
-        use = self.model.quantizer.cluster_size.sort(descending=True).values
+        use = self.model.quantizer.recent_share.sort(descending=True).values
         bars = torch.arange(64, 0, -1, device=use.device)[:, None] <= (use / use.max() * 64)
         return {
             "given (top), reconstructed (bottom)": tile(grid),
@@ -136,20 +135,3 @@ class DynamicsObjective:
 def _first(dataset: WindowDataset, n: int, name: str) -> Tensor:
     """A field of the first n windows, or of all there are."""
     return torch.stack([dataset[i][name] for i in range(min(n, len(dataset)))])
-
-
-@torch.no_grad()
-def encode_store(video: VideoVQVAE, store: EpisodeStore) -> Tensor:
-    """All frames of a store as codes, int16 [F, h, w], each episode encoded as one clip."""
-    return torch.cat(list(_encoded(video, store)))
-
-
-def _encoded(video: VideoVQVAE, store: EpisodeStore) -> Iterator[Tensor]:
-    device = video.quantizer.embedding.device
-    for i in range(len(store)):
-        frames = torch.from_numpy(store.frames(i))[None]
-        past, pieces = None, []
-        for piece in frames.split(64, 1):
-            pieces.append(video.encode(piece.to(device), past)[0].to("cpu", torch.int16))
-            past = piece[:, -video.config.memory :].to(device)
-        yield torch.cat(pieces)

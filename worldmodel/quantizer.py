@@ -43,6 +43,7 @@ class VectorQuantizer(nn.Module):
     cluster_size: Tensor
     cluster_sum: Tensor
     initialised: Tensor
+    recent_share: Tensor
 
     def __init__(
         self,
@@ -63,21 +64,22 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("cluster_size", torch.ones(num_codes))
         self.register_buffer("cluster_sum", self.embedding.detach().clone())
         self.register_buffer("initialised", torch.tensor(False))
+        self.register_buffer("recent_share", torch.ones(num_codes), persistent=False)  # for people: restarts leave it
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantize encoder outputs `z`, float [B, D, *]; in training mode the dictionary's statistics move too."""
-        with torch.autocast(z.device.type, enabled=False):  # distances lose the nearest neighbour in bfloat16
-            flat = self._flat(z)  # [N, D]
-            if self.training and not self.initialised:
-                self._initialise(flat.detach())
-            codes = self._nearest(flat)  # [N]
-            embedded = F.embedding(codes, self._on_sphere(self.embedding))  # [N, D]
-            loss = self.beta * (flat - embedded.detach()).square().sum(1).mean()
-            if self.ema_decay is None:
-                loss = loss + (flat.detach() - embedded).square().sum(1).mean()
-            if self.training:
-                self._follow(flat.detach(), codes)
-            straight = flat + (embedded - flat).detach()
+        flat = self._flat(z)  # [N, D]
+        if self.training and not self.initialised:
+            self._initialise(flat.detach())
+        codes = self._nearest(flat)  # [N]
+        # A copy, for a restart below may overwrite the dictionary before the gradient is taken.
+        embedded = F.embedding(codes, self._on_sphere(self.embedding.clone()))  # [N, D]
+        loss = self.beta * (flat - embedded.detach()).square().sum(1).mean()
+        if self.ema_decay is None:
+            loss = loss + (flat.detach() - embedded).square().sum(1).mean()
+        if self.training:
+            self._follow(flat.detach(), codes)
+        straight = flat + (embedded - flat).detach()
         codes = codes.view(z.shape[0], *z.shape[2:])
         return Quantized(rearrange(straight, "(b n) d -> b d n", b=z.shape[0]).reshape(z.shape), codes, loss)
 
@@ -96,9 +98,10 @@ class VectorQuantizer(nn.Module):
 
     def _nearest(self, flat: Tensor) -> Tensor:
         """Index of the nearest embedding: argmin ||z - e||^2, where ||z||^2 is the same for every e.  [N, D] -> [N]"""
-        embedding = self._on_sphere(self.embedding).to(flat.dtype)
-        distance = embedding.square().sum(1) - 2 * flat @ embedding.T  # [N, K]
-        return distance.argmin(1)
+        with torch.autocast(flat.device.type, enabled=False):  # in bfloat16 another embedding may look nearer
+            embedding = self._on_sphere(self.embedding).to(flat.dtype)
+            distance = embedding.square().sum(1) - 2 * flat @ embedding.T  # [N, K]
+            return distance.argmin(1)
 
     def _on_sphere(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.unit_norm else vectors
@@ -116,10 +119,12 @@ class VectorQuantizer(nn.Module):
         count = torch.bincount(codes, minlength=self.num_codes).to(flat.dtype)  # [K]
         share = count * (self.num_codes / codes.numel())  # 1 is an even share, whatever the batch size
         total = torch.zeros_like(self.cluster_sum).index_add_(0, codes, flat) * (self.num_codes / codes.numel())
+        self.recent_share.lerp_(share, 1 - decay)
         self.cluster_size.lerp_(share, 1 - decay)
         self.cluster_sum.lerp_(total, 1 - decay)
         if self.ema_decay is not None:
-            self.embedding.copy_(self._on_sphere(self.cluster_sum / self.cluster_size.clamp_min(1e-5)[:, None]))
+            used = self.cluster_size > 1e-5  # of the others neither N_i nor m_i says anything any more
+            self.embedding[used] = self._on_sphere(self.cluster_sum[used] / self.cluster_size[used, None])
         dead = self.cluster_size < self.restart_below
         if dead.any():
             self.embedding[dead] = self._draw(flat, int(dead.sum()))
@@ -135,7 +140,7 @@ class VectorQuantizer(nn.Module):
     @property
     def usage(self) -> float:
         """Fraction of the dictionary in use: codes with more than a tenth of an even share of recent latents."""
-        return float((self.cluster_size > 0.1).float().mean())
+        return float((self.recent_share > 0.1).float().mean())
 
 
 def perplexity(codes: Tensor, num_codes: int) -> Tensor:

@@ -21,20 +21,19 @@ class PixelWeight:
     too faint.
     """
 
-    def __init__(self, store: EpisodeStore, frames: Tensor, *, limit: float = 60.0) -> None:
-        """`frames`: uint8 [F, H, W, 3], all frames of the store; `limit`: no colour counts more than this."""
+    def __init__(self, store: EpisodeStore, *, limit: float = 60.0) -> None:
+        """Read the whole store once; `limit`: no colour counts more than this."""
         frequency, near, around = (torch.zeros(_BINS) for _ in range(3))
-        rewards = torch.from_numpy(store.flat("rewards"))
-        commonest = rewards.mode().values
-        first_step = 0
-        for episode, steps in enumerate(store.lengths.tolist()):
-            first = first_step + episode  # each episode before this one has one frame more than steps
-            share = _colour_shares(frames[first : first + steps + 1 : 5])
+        commonest = torch.from_numpy(store.flat("rewards")).mode().values.item()
+        samples = []
+        for episode in store:
+            frames = torch.from_numpy(episode.frames)
+            share = _colour_shares(frames[::5])
             frequency += share / len(store)
-            for step in (rewards[first_step : first_step + steps] != commonest).nonzero().flatten().tolist():
-                near += _colour_shares(frames[first + max(0, step - _BEFORE + 1) : first + step + 1])
+            for step in (episode.rewards != commonest).nonzero()[0].tolist():
+                near += _colour_shares(frames[max(0, step - _BEFORE + 1) : step + 1])
                 around += share
-            first_step += steps
+            samples.append(frames[:: 1 + len(frames) // 4])
         lift = torch.ones(_BINS)
         if around.any():
             enough = 1e-4 * around.sum()  # a colour with less of the frame than this proves nothing
@@ -42,7 +41,7 @@ class PixelWeight:
         rarity = _normalised(frequency.clamp_min(1e-7) ** -0.8, frequency, limit)
         self.weight = _normalised(rarity * lift.square(), frequency, limit)  # [4096]
         self.scale = 1.0
-        self.scale = 1 / float(self(frames[:: max(1, len(frames) // 500)]).mean())
+        self.scale = 1 / float(self(torch.cat(samples)).mean())
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Weights, float [..., H, W], of frames, uint8 [..., H, W, 3]."""
@@ -66,10 +65,3 @@ def _colour_shares(frames: Tensor) -> Tensor:
     """Share, float [4096], of each colour among the pixels of uint8 [..., 3]."""
     count = torch.bincount(_colour(frames).flatten(), minlength=_BINS).float()
     return count / count.sum()
-
-
-def code_salience(pixel_weight: PixelWeight, codes: Tensor, frames: Tensor, num_codes: int) -> Tensor:
-    """Mean weight, float [K], of the pixels that each code stands for: codes [F, h, w], frames uint8 [F, H, W, 3]."""
-    weight = F.adaptive_avg_pool2d(pixel_weight(frames), tuple(codes.shape[1:]))  # type: ignore[arg-type]
-    total = torch.zeros(num_codes).index_add_(0, codes.flatten().long(), weight.flatten())
-    return total / torch.bincount(codes.flatten().long(), minlength=num_codes).clamp_min(1)

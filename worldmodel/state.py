@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldmodel.video import VideoVQVAE
 
-Index = int | slice | Tensor | np.ndarray | Sequence[int] | Sequence[bool]
+Index = int | np.integer | slice | Tensor | np.ndarray | Sequence[int] | Sequence[bool]
 
 
 @dataclass
@@ -25,8 +25,8 @@ class WorldState:
 
     def __getitem__(self, rows: Index) -> "WorldState":
         """The chosen rows; a single int keeps its batch axis, so that the result is a state again."""
-        if isinstance(rows, int):
-            rows = [rows]
+        if isinstance(rows, int | np.integer):
+            rows = [int(rows)]
         return self._map(lambda tensor: tensor[rows])
 
     def __setitem__(self, rows: Index, other: "WorldState") -> None:

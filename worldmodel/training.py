@@ -1,8 +1,11 @@
 """The one training loop: every model of the package is trained by `fit`, given an `Objective`."""
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -60,10 +63,10 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
     """Train until `config.steps`, from the checkpoint in `folder` if there is one; all is logged to TensorBoard there.
 
     On a CPU an interrupted and resumed training gives bit for bit what an uninterrupted one gives: batches and random
-    numbers depend on the step alone.
+    numbers depend on the step alone, and an interrupt waits for the end of the step.
 
-    Raises `UserError` when the loss is not finite (the last checkpoint, from before, is kept), or the checkpoint is
-    damaged. On Ctrl-C saves a checkpoint and lets the interrupt through.
+    Raises `UserError` when the loss or its gradient is not finite (the last checkpoint, from before, is kept), or the
+    checkpoint is damaged. On Ctrl-C saves a checkpoint and raises `KeyboardInterrupt`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.safetensors"
@@ -72,48 +75,62 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     step = load_checkpoint(checkpoint, model, optimizer) if checkpoint.exists() else 0
-    if step >= config.steps:
-        return
     model.train()
     batches = iter(_loader(objective.dataset, config.batch_size, step, config.steps))
     saved = time.monotonic()
-    with SummaryWriter(str(folder), purge_step=step or None) as log, _progress() as progress:
+    with (
+        SummaryWriter(str(folder), purge_step=step or None) as log,
+        _progress() as progress,
+        _interrupts_deferred() as interrupted,
+    ):
         task = progress.add_task(objective.name, total=config.steps, completed=step, loss="")
-        try:
-            while step < config.steps:
-                torch.manual_seed(config.seed * 1_000_003 + step)
-                batch = {name: value.to(device) for name, value in next(batches).items()}
-                with torch.autocast(device.type, torch.bfloat16):
-                    loss, scalars = objective.loss(batch)
-                if not math.isfinite(loss.item()):
-                    raise UserError(
-                        f"The loss of the {objective.name} is {loss.item()} at step {step}: train with a learning rate "
-                        f"below {config.learning_rate:g}; {checkpoint} still holds the last good state."
-                    )
-                for group in optimizer.param_groups:
-                    group["lr"] = _learning_rate(config, step)
-                loss.backward()
-                norm = nn.utils.clip_grad_norm_(trained, 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-                step += 1
-                progress.update(task, advance=1, loss=f"loss {loss.item():.3f}")
-                if step % 20 == 0 or step == config.steps:
-                    for name, value in {"loss": loss.item(), "gradient norm": float(norm), **scalars}.items():
-                        log.add_scalar(f"{objective.name}/{name}", value, step)
-                    if step % 500 == 0 and (trouble := objective.trouble()):
-                        progress.console.print(f"[yellow]{trouble}")
-                if step % config.pictures_every == 0 or step == config.steps:
-                    for name, picture in objective.pictures().items():
-                        log.add_image(f"{objective.name}/{name}", picture, step, dataformats="HWC")
-                if time.monotonic() - saved > config.checkpoint_every:
-                    save_checkpoint(checkpoint, model, optimizer, step)
-                    saved = time.monotonic()
-        finally:
-            # A state whose loss is not finite never gets here with its step counted, so what is saved is good.
-            if step and all(torch.isfinite(p).all() for p in trained):
+        while step < config.steps:
+            torch.manual_seed(config.seed * 1_000_003 + step)
+            batch = {name: value.to(device) for name, value in next(batches).items()}
+            with torch.autocast(device.type, torch.bfloat16):
+                loss, scalars = objective.loss(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(trained, 1.0)
+            if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+                raise UserError(
+                    f"The loss of the {objective.name} is {loss.item():g} and its gradient {norm.item():g} at step {step}: "
+                    f"train with a learning rate below {config.learning_rate:g}; {checkpoint} is from before."
+                )
+            for group in optimizer.param_groups:
+                group["lr"] = _learning_rate(config, step)
+            optimizer.step()
+            step += 1
+            progress.update(task, advance=1, loss=f"loss {loss.item():.3f}")
+            if step % 20 == 0 or step == config.steps:
+                for name, value in {"loss": loss.item(), "gradient norm": norm.item(), **scalars}.items():
+                    log.add_scalar(f"{objective.name}/{name}", value, step)
+            if step % 500 == 0 and (trouble := objective.trouble()):
+                progress.console.print(f"[yellow]{trouble}")
+            if step % config.pictures_every == 0 or step == config.steps:
+                for name, picture in objective.pictures().items():
+                    log.add_image(f"{objective.name}/{name}", picture, step, dataformats="HWC")
+            due = time.monotonic() - saved > config.checkpoint_every
+            if due or interrupted.is_set() or step == config.steps:
                 save_checkpoint(checkpoint, model, optimizer, step)
+                saved = time.monotonic()
+            if interrupted.is_set():
+                raise KeyboardInterrupt
     model.eval()
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[threading.Event]:
+    """While inside, Ctrl-C only sets the event: what must not be cut in two asks for it between its parts."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # signals go to the main thread
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -1,9 +1,7 @@
 """The video VQ-VAE: frames to a grid of discrete codes each and back, causal in time (§4.4 of the paper)."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 from einops import rearrange
@@ -36,6 +34,8 @@ class VideoConfig:
     """"mse" (the paper's) or "rare-l1": absolute error that counts rare colours more."""
 
     def __post_init__(self) -> None:
+        if self.num_codes > 2**15:
+            raise UserError(f"A dictionary has at most {2**15} codes, not {self.num_codes}.")
         if any(side % math.prod(self.strides) for side in self.frame_size):
             raise UserError(
                 f"Frames of {self.frame_size[0]}x{self.frame_size[1]} do not divide into patches of side "
@@ -49,10 +49,14 @@ class VideoConfig:
         return self.frame_size[0] // patch, self.frame_size[1] // patch
 
 
-VIDEO_PRESETS: Mapping[str, VideoConfig] = MappingProxyType(
-    {
-        "compact": VideoConfig(),
-        "paper": VideoConfig(
+def video_preset(name: str, frame_size: tuple[int, int]) -> VideoConfig:
+    """The tokenizer for frames of a size: "compact", about 12x12 codes a frame, or "paper", a quarter of each side.
+
+    Raises `UserError` when the frames do not divide so.
+    """
+    if name == "paper":
+        return VideoConfig(
+            frame_size,
             strides=(2, 2),
             width=128,
             encoder_blocks=2,
@@ -61,9 +65,15 @@ VIDEO_PRESETS: Mapping[str, VideoConfig] = MappingProxyType(
             ema_decay=None,
             unit_norm=False,
             loss="mse",
-        ),
-    }
-)
+        )
+    common, short = math.gcd(*frame_size), min(frame_size)
+    patch = min((p for p in range(1, common + 1) if common % p == 0), key=lambda p: abs(short / p - 12))
+    if not 6 <= short / patch <= 24:
+        raise UserError(
+            f"Frames of {frame_size[0]}x{frame_size[1]} do not divide into about 12x12 patches; record them at a size "
+            "with more common divisors, such as 84x84, 96x96 or 64x64."
+        )
+    return VideoConfig(frame_size, strides=(patch,))
 
 
 @dataclass

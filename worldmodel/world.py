@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors, write_tensors, write_text
-from worldmodel.state import ContextBank, Rollout, Step, WorldState
+from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
 from worldmodel.video import VideoConfig, VideoVQVAE
 
 BUNDLED = Path(__file__).parent / "pretrained"
@@ -86,7 +87,7 @@ class WorldModel(nn.Module):
         state: WorldState,
         action: Tensor,
         *,
-        rngs: Sequence[np.random.Generator],
+        rngs: Sequence[np.random.Generator] | None = None,
         temperature: float = 1.0,
     ) -> Step:
         """Imagine one step of every row.
@@ -94,10 +95,15 @@ class WorldModel(nn.Module):
         Args:
             state: B rows; it is left as it was.
             action: int64 [B] in [0, n_actions), or `no_action`.
-            rngs: one generator a row; a row's dream depends on its own generator alone.
+            rngs: one generator a row, fresh ones if not given; a row's dream depends on its own generator alone.
             temperature: below 1 likelier codes, above 1 less likely ones.
         """
         self._check_actions(action)
+        rngs = generators(None, len(state)) if rngs is None else rngs
+        if not len(state) == len(action) == len(rngs):
+            raise UserError(
+                f"{len(state)} dreams take as many actions and generators, not {len(action)} and {len(rngs)}."
+            )
         size = state.codes[0, 0].numel()
         # Codes and the termination are all decided by these: one uniform each.
         uniforms = torch.from_numpy(np.stack([rng.random(size + 1, np.float32) for rng in rngs])).to(state.codes.device)
@@ -111,11 +117,12 @@ class WorldModel(nn.Module):
         state: WorldState,
         actions: Tensor,
         *,
-        rngs: Sequence[np.random.Generator],
+        rngs: Sequence[np.random.Generator] | None = None,
         temperature: float = 1.0,
     ) -> Rollout:
         """Step along `actions`, int64 [B, H]; a row that terminates dreams on, so that every row has H frames."""
         past, steps = state.codes, []
+        rngs = generators(None, len(state)) if rngs is None else rngs
         for action in actions.unbind(1):
             steps.append(self.step(state, action, rngs=rngs, temperature=temperature))
             state = steps[-1].state
@@ -141,16 +148,28 @@ class WorldModel(nn.Module):
             )
 
     def save_pretrained(self, folder: str | Path, *, card: str = "") -> None:
-        """Write `config.json`, `model.safetensors` (bfloat16), `contexts.safetensors`, and `card` as `README.md`."""
+        """Write `config.json`, `model.safetensors` (bfloat16), `contexts.safetensors`, and `card` as `README.md`.
+
+        A model that is there already is replaced as a whole.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in self.state_dict().items()}
-        write_tensors(folder / "model.safetensors", weights)
-        if self.contexts is not None:
-            contexts = {"codes": self.contexts.codes.to(torch.int16), "actions": self.contexts.actions.to(torch.uint8)}
-            write_tensors(folder / "contexts.safetensors", contexts)
-        write_text(folder / "README.md", card)
-        write_text(folder / "config.json", json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
+            weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+            write_tensors(new / "model.safetensors", weights)
+            if self.contexts is not None:
+                contexts = {
+                    "codes": self.contexts.codes.to(torch.int16),
+                    "actions": self.contexts.actions.to(torch.int16),
+                }
+                write_tensors(new / "contexts.safetensors", contexts)
+            write_text(new / "README.md", card)
+            write_text(new / "config.json", json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
+            if folder.exists():
+                folder.rename(Path(temporary) / "old")
+            new.rename(folder)
 
     @classmethod
     def from_pretrained(
@@ -165,7 +184,10 @@ class WorldModel(nn.Module):
         contexts = None
         if (folder / "contexts.safetensors").exists():
             tensors = read_tensors(folder / "contexts.safetensors")
-            contexts = ContextBank(tensors["codes"].long(), tensors["actions"].long())
+            try:
+                contexts = ContextBank(tensors["codes"].long(), tensors["actions"].long())
+            except KeyError as error:
+                raise UserError(f"The starts in {folder} have no {error}; fetch or train the model again.") from error
         world = cls(config, contexts)
         try:
             world.load_state_dict(read_tensors(folder / "model.safetensors"))
@@ -195,7 +217,7 @@ def _find(name: str | Path) -> Path:
     if str(name).count("/") != 1:
         raise UserError(missing)
     try:
-        return Path(snapshot_download(str(name)))
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "README.md"]))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(missing) from error
 
@@ -205,7 +227,7 @@ def _read_config(path: Path) -> WorldConfig:
         raw: dict[str, Any] = json.loads(path.read_text())
         video, dynamics = VideoConfig(**_tuples(raw.pop("video"))), DynamicsConfig(**_tuples(raw.pop("dynamics")))
         return WorldConfig(video, dynamics, **_tuples(raw))
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
 
 

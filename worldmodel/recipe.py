@@ -1,0 +1,131 @@
+"""From a store of episodes to a world model: the tokenizer, the codes it gives the recordings, the prior over them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worldmodel.dynamics import DynamicsConfig
+from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
+from worldmodel.objectives import DynamicsObjective, VideoObjective
+from worldmodel.salience import PixelWeight
+from worldmodel.state import ContextBank
+from worldmodel.training import FitConfig, fit
+from worldmodel.video import VideoVQVAE, video_preset
+from worldmodel.windows import WindowDataset
+from worldmodel.world import WorldConfig, WorldModel, fast_layout
+
+CONTEXTS, CONTEXT_FRAMES = 256, 8  # starts that travel with a model
+MAX_REWARDS = 32  # values that the predicted reward may take
+
+
+@dataclass
+class Recipe:
+    """What is trained, and for how long."""
+
+    preset: Literal["compact", "paper"] = "compact"
+    """Shape of the tokenizer: "compact" (12x12 codes for 84x84 frames) or "paper" (21x21)."""
+    order: Literal["diagonal", "raster"] = "diagonal"
+    """Order in which the codes of a frame are drawn; "raster" is the paper's, and slower."""
+    tokenizer_steps: int = 9_000
+    prior_steps: int = 8_000
+    tokenizer_batch: int = 12
+    """Windows of two frames in a step of the tokenizer."""
+    prior_batch: int = 5
+    """Windows of sixteen frames in a step of the prior."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.tokenizer_steps, self.prior_steps, self.tokenizer_batch, self.prior_batch) < 1 or self.seed < 0:
+            raise UserError("Steps and batches are 1 or more, and the seed is 0 or more.")
+
+
+def check_trainable(store: EpisodeStore, recipe: Recipe) -> None:
+    """Raise `UserError` for whatever would stop the training of a world later on."""
+    WindowDataset(store, DynamicsObjective.window, size=1)
+    height, width, _ = store.frame_shape
+    video_preset(recipe.preset, (height, width))
+
+
+def learn_tokenizer(store: EpisodeStore, recipe: Recipe, folder: Path, device: str) -> VideoVQVAE:
+    """Train a video VQ-VAE, or go on with it, in `folder`; its weights are rounded to what will be saved."""
+    height, width, _ = store.frame_shape
+    torch.manual_seed(recipe.seed)
+    video = fast_layout(VideoVQVAE(video_preset(recipe.preset, (height, width))).to(device))
+    objective = VideoObjective(video, store, size=recipe.tokenizer_steps * recipe.tokenizer_batch, seed=recipe.seed)
+    fit(objective, FitConfig(recipe.tokenizer_steps, recipe.tokenizer_batch, 2e-3, seed=recipe.seed), folder)
+    return video.bfloat16().float().eval()
+
+
+def learn_prior(store: EpisodeStore, video: VideoVQVAE, recipe: Recipe, folder: Path) -> WorldModel:
+    """Train the prior over the codes that `video` gives the store, or go on with it, in `folder`."""
+    device = video.quantizer.embedding.device
+    codes, salience = encode_store(video, store)
+    torch.manual_seed(recipe.seed)
+    world = fast_layout(WorldModel(_config(store, video, recipe)).to(device))
+    world.video = video
+    world.dynamics.adopt(video.quantizer.embedding)
+    size = recipe.prior_steps * recipe.prior_batch
+    objective = DynamicsObjective(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
+    fit(objective, FitConfig(recipe.prior_steps, recipe.prior_batch, 4e-3, seed=recipe.seed), folder)
+    world.contexts = _contexts(store, codes)
+    return world.eval()
+
+
+@torch.no_grad()
+def encode_store(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor]:
+    """All frames as codes, int16 [F, h, w], each episode one clip; and each code's salience, float [K].
+
+    The salience of a code is the mean `PixelWeight` of the pixels it stands for, and one where it never occurs.
+    """
+    pixel_weight = PixelWeight(store)
+    encoded, total, count = [], torch.zeros(video.config.num_codes), torch.zeros(video.config.num_codes)
+    for episode in store:
+        frames = torch.from_numpy(episode.frames)
+        codes = _encode_episode(video, frames)
+        encoded.append(codes.to(torch.int16))
+        weight = F.adaptive_avg_pool2d(pixel_weight(frames), video.config.code_shape)
+        total.index_add_(0, codes.flatten(), weight.flatten())
+        count += torch.bincount(codes.flatten(), minlength=len(count))
+    return torch.cat(encoded), torch.where(count > 0, total / count.clamp_min(1), 1.0)
+
+
+def _encode_episode(video: VideoVQVAE, frames: Tensor) -> Tensor:
+    """uint8 [T, H, W, 3] -> int64 [T, h, w], on the CPU, a piece at a time."""
+    pieces, past = [], None
+    for piece in frames[None].to(video.quantizer.embedding.device).split(64, 1):
+        pieces.append(video.encode(piece, past)[0].cpu())
+        past = piece[:, -video.config.memory :]
+    return torch.cat(pieces)
+
+
+def _config(store: EpisodeStore, video: VideoVQVAE, recipe: Recipe) -> WorldConfig:
+    rewards = np.unique(store.flat("rewards"))
+    if len(rewards) > MAX_REWARDS:
+        rewards = np.unique(np.quantile(rewards, np.linspace(0, 1, MAX_REWARDS)))
+    code_shape = video.config.code_shape
+    pool = next(p for p in (2, 3, 1) if not any(side % p for side in code_shape))
+    dynamics = DynamicsConfig(
+        code_shape=code_shape,
+        num_codes=video.config.num_codes,
+        n_actions=store.n_actions,
+        reward_values=tuple(float(r) for r in rewards),
+        pool=pool,
+        width={1: 256, 2: 256, 3: 288}[pool],
+        order=recipe.order,
+    )
+    provenance = store.provenance
+    return WorldConfig(video.config, dynamics, tuple(provenance["action_meanings"]), provenance["fps"])
+
+
+def _contexts(store: EpisodeStore, codes: Tensor) -> ContextBank:
+    """Starts for dreams: windows of the recordings, as codes, of which none has ended yet."""
+    windows = WindowDataset(store, CONTEXT_FRAMES, size=4 * CONTEXTS, frames=codes)
+    items = [windows[i] for i in range(len(windows))]
+    items = [item for item in items if not item["terminated"].any()][:CONTEXTS]
+    return ContextBank(*(torch.stack([item[name] for item in items]).long() for name in ("frames", "actions")))
