@@ -2,7 +2,7 @@
 
 Once a frame a convolutional recurrence folds the last codes and the action into a bounded memory; a light masked
 convolution then draws the next frame's codes one group at a time. The memory is all that is carried, so a step costs
-the same at any time and nothing is forgotten at the end of a window: there is no window.
+the same at any time and no window ever ends; how long something is remembered is learned.
 """
 
 from collections.abc import Sequence

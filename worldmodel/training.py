@@ -94,8 +94,8 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
             norm = nn.utils.clip_grad_norm_(trained, 1.0)
             if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
                 raise UserError(
-                    f"The loss of the {objective.name} is {loss.item():g} and its gradient {norm.item():g} at step {step}: "
-                    f"train with a learning rate below {config.learning_rate:g}; {checkpoint} is from before."
+                    f"The loss of the {objective.name} is {loss.item():g}, its gradient {norm.item():g}, at step "
+                    f"{step}: train with a learning rate below {config.learning_rate:g}; {checkpoint} is from before."
                 )
             for group in optimizer.param_groups:
                 group["lr"] = _learning_rate(config, step)
