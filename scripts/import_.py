@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from scripts.progress import track
-from worldmodel.importers import import_episodes, open_recording
+from worldmodel.importers import import_episodes, open_source
 
 
 @dataclass
@@ -21,6 +21,6 @@ class Args:
 
 
 def main(args: Args) -> None:
-    recording = open_recording(args.source)
-    store = import_episodes(recording, args.store, progress=lambda left: track(left, "Importing episodes"))
+    source = open_source(args.source)
+    store = import_episodes(source, args.store, progress=lambda left: track(left, "Importing episodes"))
     print(f"{len(store)} episodes, {store.lengths.sum()} steps: {args.store}")

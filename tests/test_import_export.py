@@ -15,7 +15,7 @@ from PIL import Image
 from envs.exporters import export_minari
 from worldmodel.episodes import Episode, EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.importers import import_episodes, open_recording
+from worldmodel.importers import import_episodes, open_source
 
 STEPS = 12
 FRAME_SHAPE = (16, 24, 3)
@@ -75,7 +75,7 @@ def film_episode(i: int) -> Episode:
 
 
 def test_films_arrive_exactly(films: Path, tmp_path: Path) -> None:
-    store = import_episodes(open_recording(str(films)), str(tmp_path / "store"))
+    store = import_episodes(open_source(str(films)), str(tmp_path / "store"))
     assert len(store) == 3
     for i, episode in enumerate(store):
         assert_same(episode, film_episode(i))
@@ -86,12 +86,12 @@ def test_films_arrive_exactly(films: Path, tmp_path: Path) -> None:
 
 def test_films_of_another_world_say_so(films: Path, tmp_path: Path) -> None:
     (films / "provenance.json").write_text(json.dumps(PROVENANCE))
-    store = import_episodes(open_recording(str(films)), str(tmp_path / "store"))
+    store = import_episodes(open_source(str(films)), str(tmp_path / "store"))
     assert store.provenance.items() >= {**PROVENANCE, "source": "some_level/train"}.items()
 
 
 def test_pictures_arrive_exactly(pictures: Path, tmp_path: Path) -> None:
-    store = import_episodes(open_recording(str(pictures)), str(tmp_path / "store"))
+    store = import_episodes(open_source(str(pictures)), str(tmp_path / "store"))
     assert len(store) == 3
     for seed, episode in enumerate(store):
         assert_same(episode, make_episode(STEPS + seed, seed, FRAME_SHAPE))
@@ -100,9 +100,19 @@ def test_pictures_arrive_exactly(pictures: Path, tmp_path: Path) -> None:
 def test_pictures_may_come_with_actions_alone(pictures: Path, tmp_path: Path) -> None:
     expected = make_episode(STEPS, 0, FRAME_SHAPE)
     np.savez(pictures / "walk0" / "steps.npz", actions=expected.actions)
-    episode = import_episodes(open_recording(str(pictures)), str(tmp_path / "store"))[0]
+    episode = import_episodes(open_source(str(pictures)), str(tmp_path / "store"))[0]
     np.testing.assert_array_equal(episode.actions, expected.actions)
     assert not episode.rewards.any() and not episode.terminated.any() and episode.seed is None
+
+
+def test_pictures_are_in_the_order_in_which_people_count(pictures: Path, tmp_path: Path) -> None:
+    for t in range(STEPS + 1):
+        (pictures / "walk0" / f"{t:04}.png").rename(pictures / "walk0" / f"frame {t}.png")
+    (pictures / "walk2").rename(pictures / "walk10")
+    (pictures / "walk1").rename(pictures / "walk9")
+    store = import_episodes(open_source(str(pictures)), str(tmp_path / "store"))
+    for seed, episode in enumerate(store):
+        assert_same(episode, make_episode(STEPS + seed, seed, FRAME_SHAPE))
 
 
 def test_an_interrupted_import_goes_on_where_it_was(pictures: Path, tmp_path: Path) -> None:
@@ -113,17 +123,17 @@ def test_an_interrupted_import_goes_on_where_it_was(pictures: Path, tmp_path: Pa
     address = str(tmp_path / "store")
     for stored in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            import_episodes(open_recording(str(pictures)), address, progress=interrupted)
+            import_episodes(open_source(str(pictures)), address, progress=interrupted)
         assert len(EpisodeStore.open(address)) == stored
     for _ in range(2):  # the second time there is nothing left to do
-        import_episodes(open_recording(str(pictures)), address)
+        import_episodes(open_source(str(pictures)), address)
         assert EpisodeStore.open(address).lengths.tolist() == [STEPS, STEPS + 1, STEPS + 2]
 
 
 def test_two_recordings_do_not_mix(pictures: Path, films: Path, tmp_path: Path) -> None:
-    import_episodes(open_recording(str(pictures)), str(tmp_path / "store"))
+    import_episodes(open_source(str(pictures)), str(tmp_path / "store"))
     with pytest.raises(UserError, match="not of some_level/train"):
-        import_episodes(open_recording(str(films)), str(tmp_path / "store"))
+        import_episodes(open_source(str(films)), str(tmp_path / "store"))
 
 
 def break_film(folder: Path) -> None:
@@ -162,7 +172,7 @@ def drop_rewards(folder: Path) -> None:
 def test_broken_films_make_no_store(films: Path, tmp_path: Path, harm, sentence: str) -> None:  # type: ignore[no-untyped-def]
     harm(films)
     with pytest.raises(UserError, match=sentence):
-        import_episodes(open_recording(str(films)), str(tmp_path / "store"))
+        import_episodes(open_source(str(films)), str(tmp_path / "store"))
     assert not (tmp_path / "store").exists()
 
 
@@ -190,6 +200,23 @@ def poor_provenance(folder: Path) -> None:
     (folder / "provenance.json").write_text('{"env_id": "made/Up-v0"}')
 
 
+def wrong_provenance(folder: Path) -> None:
+    (folder / "provenance.json").write_text(json.dumps({**PROVENANCE, "fps": "fast"}))
+
+
+def list_for_provenance(folder: Path) -> None:
+    (folder / "provenance.json").write_text("[]")
+
+
+def drop_all_pictures(folder: Path) -> None:
+    for path in (folder / "walk0").glob("*.png"):
+        path.unlink()
+
+
+def unknown_action(folder: Path) -> None:
+    np.savez(folder / "walk0" / "steps.npz", actions=np.full(STEPS, len(PROVENANCE["action_meanings"])))
+
+
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
@@ -199,19 +226,23 @@ def poor_provenance(folder: Path) -> None:
         (drop_picture, "12 frames has 11 actions"),
         (drop_provenance, "has no provenance.json"),
         (poor_provenance, "does not say action_meanings, fps, frame_skip"),
+        (wrong_provenance, "frame_skip and fps as numbers"),
+        (list_for_provenance, "not a JSON object"),
+        (drop_all_pictures, "has no pictures"),
+        (unknown_action, "must be in"),
     ],
 )
 def test_broken_pictures_make_no_store(pictures: Path, tmp_path: Path, harm, sentence: str) -> None:  # type: ignore[no-untyped-def]
     harm(pictures)
     with pytest.raises(UserError, match=sentence):
-        import_episodes(open_recording(str(pictures)), str(tmp_path / "store"))
+        import_episodes(open_source(str(pictures)), str(tmp_path / "store"))
     assert not (tmp_path / "store").exists()
 
 
 def test_nothing_to_import_is_said(tmp_path: Path) -> None:
     for source, sentence in ((tmp_path / "absent", "no folder"), (tmp_path, "neither films")):
         with pytest.raises(UserError, match=sentence):
-            open_recording(str(source))
+            open_source(str(source))
 
 
 @pytest.fixture
@@ -225,7 +256,7 @@ def test_a_store_survives_the_way_to_minari_and_back(minari_folder: Path, tmp_pa
     lengths = [5, 9, 1]
     store = make_store(tmp_path / "store", lengths)
     export_minari(store, "made/up-v0")
-    back = import_episodes(open_recording("minari:made/up-v0"), str(tmp_path / "back"))
+    back = import_episodes(open_source("minari:made/up-v0"), str(tmp_path / "back"))
     assert back.lengths.tolist() == lengths
     for one, other in zip(store, back, strict=True):
         assert_same(one, other)
@@ -253,7 +284,7 @@ def test_a_minari_dataset_of_others_arrives(minari_folder: Path, tmp_path: Path)
         action_space=spaces.Discrete(3, start=4),
         jpeg_encoding=False,
     )
-    store = import_episodes(open_recording("minari:others-v0"), str(tmp_path / "store"))
+    store = import_episodes(open_source("minari:others-v0"), str(tmp_path / "store"))
     np.testing.assert_array_equal(store[0].frames, episode.frames)
     np.testing.assert_array_equal(store[0].actions, episode.actions)
     assert store.provenance["action_meanings"] == ["4", "5", "6"]
@@ -278,14 +309,14 @@ def test_an_export_that_fails_leaves_no_dataset(minari_folder: Path, tmp_path: P
 
 def test_an_absent_minari_dataset_is_said(minari_folder: Path) -> None:
     with pytest.raises(UserError, match="no Minari dataset absent-v0"):
-        open_recording("minari:absent-v0")
+        open_source("minari:absent-v0")
 
 
 @pytest.mark.skipif("WORLDMODEL_DATA" not in os.environ, reason="needs WORLDMODEL_DATA")
 def test_real_episodes_of_deepmind_lab_arrive(tmp_path: Path) -> None:
-    recording = open_recording(os.path.join(os.environ["WORLDMODEL_DATA"], "dmlab", "seekavoid_arena_01", "test"))
-    recording.episodes = 2
-    store = import_episodes(recording, str(tmp_path / "store"))
+    source = open_source(os.path.join(os.environ["WORLDMODEL_DATA"], "dmlab", "seekavoid_arena_01", "test"))
+    source.episodes = 2
+    store = import_episodes(source, str(tmp_path / "store"))
     assert (store.frame_shape, store.n_actions, store.lengths.tolist()) == ((84, 84, 3), 9, [300, 300])
     assert store.provenance["env_kwargs"] == {"level": "seekavoid_arena_01"}
     for episode in store:

@@ -105,6 +105,13 @@ class Episode:
         return len(self.actions)
 
 
+def check_actions(episode: Episode, n_actions: int) -> None:
+    """Raise `UserError` when an action of an episode is not in [0, n_actions)."""
+    low, high = episode.actions.min(), episode.actions.max()
+    if low < 0 or high >= n_actions:
+        raise UserError(f"Actions must be in [0, {n_actions}), but this episode has {low} to {high}.")
+
+
 class EpisodeStore:
     """A sequence of episodes at an fsspec address. Made by `create`, opened by `open`; one writer at a time.
 
@@ -195,11 +202,7 @@ class EpisodeStore:
             raise UserError(
                 f"{self.address} holds frames of shape {self.frame_shape}, not {tuple(episode.frames.shape[1:])}."
             )
-        if episode.actions.min() < 0 or episode.actions.max() >= self.n_actions:
-            raise UserError(
-                f"Actions must be in [0, {self.n_actions}), "
-                f"but this episode has {episode.actions.min()} to {episode.actions.max()}."
-            )
+        check_actions(episode, self.n_actions)
         if self._group.read_only:
             raise UserError(f"{self.address} is open for reading only: open it with append=True.")
         n, start = len(self), int(self._offsets[-1])

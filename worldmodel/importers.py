@@ -4,7 +4,7 @@ A recording is one of
 
 - `minari:DATASET_ID`, a local Minari dataset of uint8 RGB observations and discrete actions
 
-- a folder of films, one an episode, in the order of their names, and the steps of all of them, a row each:
+- a folder of films, one an episode, in the order of their names (2 before 10), and the steps of them all, a row each:
 
       *.mp4            T + 1 frames each
       steps.npz        actions [N, T], rewards [N, T], ended [N] (cut off by a time limit: a truncation), seed [N]
@@ -20,6 +20,7 @@ A recording is one of
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from worldmodel.episodes import Episode, EpisodeStore, Provenance
+from worldmodel.episodes import Episode, EpisodeStore, Provenance, check_actions
 from worldmodel.errors import UserError, require
 
 MINARI = "minari:"
@@ -50,7 +51,7 @@ DMLAB_ACTIONS = [
 
 
 @dataclass
-class Recording:
+class Source:
     """`episodes` episodes from elsewhere; `read(i)` reads the i-th, or raises `UserError` if it is not as it should."""
 
     provenance: Provenance
@@ -58,25 +59,23 @@ class Recording:
     read: Callable[[int], Episode]
 
 
-def open_recording(source: str) -> Recording:
-    """The recording at `source`, as described above. Raises `UserError` when it is nothing of the kind."""
-    if source.startswith(MINARI):
-        return _minari(source)
-    folder = Path(source)
+def open_source(address: str) -> Source:
+    """The recording at `address`, as described above. Raises `UserError` when it is nothing of the kind."""
+    if address.startswith(MINARI):
+        return _minari(address)
+    folder = Path(address)
     if not folder.is_dir():
-        raise UserError(f"There is no folder {source} to import.")
-    films = sorted(folder.glob("*.mp4"))
+        raise UserError(f"There is no folder {address} to import.")
+    films = sorted(folder.glob("*.mp4"), key=_in_order)
     if films:
         return _films(folder, films)
-    episodes = sorted(path.parent for path in folder.glob("*/steps.npz"))
+    episodes = sorted((path.parent for path in folder.glob("*/steps.npz")), key=_in_order)
     if episodes:
         return _pictures(folder, episodes)
-    raise UserError(f"{source} has neither films (*.mp4) nor folders of pictures with a steps.npz to import.")
+    raise UserError(f"{address} has neither films (*.mp4) nor folders of pictures with a steps.npz to import.")
 
 
-def import_episodes(
-    recording: Recording, address: str, *, progress: Callable[[range], Iterable[int]] = iter
-) -> EpisodeStore:
+def import_episodes(source: Source, address: str, *, progress: Callable[[range], Iterable[int]] = iter) -> EpisodeStore:
     """Append a recording's episodes to the store at `address`, which is made if need be.
 
     Run again after an interruption, it goes on behind the episodes that are there. `progress` may wrap the range of
@@ -84,24 +83,20 @@ def import_episodes(
 
     Raises `UserError` when the store has episodes of another source, or an episode does not fit.
     """
-    provenance = recording.provenance
+    provenance = source.provenance
     if not EpisodeStore.exists(address):
-        frame_shape = recording.read(0).frames.shape[1:]
-        EpisodeStore.create(
-            address,
-            frame_shape=frame_shape,
-            n_actions=len(provenance["action_meanings"]),
-            provenance=provenance,
-        )
+        first, n_actions = source.read(0), len(provenance["action_meanings"])
+        check_actions(first, n_actions)  # before there is a store, so that none is left empty
+        EpisodeStore.create(address, frame_shape=first.frames.shape[1:], n_actions=n_actions, provenance=provenance)
     store = EpisodeStore.open(address, append=True)
     if store.provenance.get("source") != provenance["source"]:
         raise UserError(f"{address} has episodes that are not of {provenance['source']}: import into a new store.")
-    for i in progress(range(len(store), recording.episodes)):
-        store.append(recording.read(i))
+    for i in progress(range(len(store), source.episodes)):
+        store.append(source.read(i))
     return store
 
 
-def _films(folder: Path, films: list[Path]) -> Recording:
+def _films(folder: Path, films: list[Path]) -> Source:
     provenance = _provenance(folder) or Provenance(
         env_id="worldmodel/DMLab-v0",
         env_kwargs={"level": folder.resolve().parent.name},
@@ -128,10 +123,10 @@ def _films(folder: Path, films: list[Path]) -> Recording:
             seed=int(steps["seed"][i]),
         )
 
-    return Recording({**provenance, "source": _name(folder)}, len(films), read)
+    return Source({**provenance, "source": _name(folder)}, len(films), read)
 
 
-def _pictures(folder: Path, episodes: list[Path]) -> Recording:
+def _pictures(folder: Path, episodes: list[Path]) -> Source:
     provenance = _provenance(folder)
     if provenance is None:
         raise UserError(
@@ -143,7 +138,7 @@ def _pictures(folder: Path, episodes: list[Path]) -> Recording:
         steps = _arrays(episodes[i] / "steps.npz", "actions")
         actions = steps["actions"]
         return Episode(
-            frames=_frames(sorted(path for path in episodes[i].iterdir() if path.suffix.lower() in PICTURES)),
+            frames=_frames(episodes[i]),
             actions=actions,
             rewards=steps.get("rewards", np.zeros(len(actions), np.float32)),
             terminated=steps.get("terminated", np.zeros(len(actions), np.bool_)),
@@ -151,10 +146,10 @@ def _pictures(folder: Path, episodes: list[Path]) -> Recording:
             seed=int(steps["seed"]) if "seed" in steps else None,
         )
 
-    return Recording({**provenance, "source": _name(folder)}, len(episodes), read)
+    return Source({**provenance, "source": _name(folder)}, len(episodes), read)
 
 
-def _minari(source: str) -> Recording:
+def _minari(source: str) -> Source:
     minari = require("minari", "minari")
     dataset_id = source.removeprefix(MINARI)
     try:
@@ -190,7 +185,7 @@ def _minari(source: str) -> Recording:
         frame_skip=1,
         fps=30,
     )
-    return Recording({**provenance, "source": source}, dataset.total_episodes, read)
+    return Source({**provenance, "source": source}, dataset.total_episodes, read)
 
 
 def _film(path: Path) -> npt.NDArray[np.uint8]:
@@ -202,10 +197,12 @@ def _film(path: Path) -> npt.NDArray[np.uint8]:
         raise UserError(f"{path} is not a film that can be read ({error}).") from error
 
 
-def _frames(paths: list[Path]) -> npt.NDArray[np.uint8]:
+def _frames(folder: Path) -> npt.NDArray[np.uint8]:
     """Pictures of one size as frames, uint8 [T, H, W, 3]."""
-    frames = []
-    for path in paths:
+    frames: list[npt.NDArray[np.uint8]] = []
+    for path in sorted(folder.iterdir(), key=_in_order):
+        if path.suffix.lower() not in PICTURES:
+            continue
         try:
             with Image.open(path) as picture:
                 frames.append(np.asarray(picture))
@@ -213,6 +210,8 @@ def _frames(paths: list[Path]) -> npt.NDArray[np.uint8]:
             raise UserError(f"{path} is not a picture that can be read ({error}).") from error
         if frames[-1].shape != (*frames[0].shape[:2], 3):
             raise UserError(f"{path} has shape {frames[-1].shape}, not that of the first frame in RGB.")
+    if not frames:
+        raise UserError(f"{folder} has no pictures ({', '.join(sorted(PICTURES))}).")
     return np.stack(frames)
 
 
@@ -236,10 +235,24 @@ def _provenance(folder: Path) -> Provenance | None:
         provenance = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}).") from error
+    if not isinstance(provenance, dict):
+        raise UserError(f"{path} is not a JSON object with env_id, action_meanings, frame_skip and fps.")
     missing = Provenance.__required_keys__ - set(provenance)
     if missing:
         raise UserError(f"{path} does not say {', '.join(sorted(missing))}.")
+    meanings, frame_skip, fps = (provenance[key] for key in ("action_meanings", "frame_skip", "fps"))
+    named = isinstance(meanings, list) and all(isinstance(name, str) for name in [provenance["env_id"], *meanings])
+    if not (named and isinstance(frame_skip, int) and isinstance(fps, int | float) and min(frame_skip, fps) > 0):
+        raise UserError(
+            f"{path} must give env_id as text, action_meanings as a list of texts, and frame_skip and fps as numbers "
+            "above 0."
+        )
     return cast(Provenance, provenance)
+
+
+def _in_order(path: Path) -> list[str | int]:
+    """Sorts names as people count: 2.png before 10.png."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def _name(folder: Path) -> str:
