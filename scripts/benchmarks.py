@@ -27,11 +27,11 @@ def read_benchmarks(folder: Path) -> dict[str, Result]:
 
 
 def write_benchmarks(folder: Path, models: dict[str, Result]) -> None:
-    """Write world.json and world.md in `folder`, which is made if need be."""
+    """Write world.json and world.md in `folder`."""
     models = _plain(models)
-    folder.mkdir(parents=True, exist_ok=True)
+    page = markdown(models)
     write_text(folder / "world.json", json.dumps(models, indent=1, allow_nan=False) + "\n")
-    write_text(folder / "world.md", markdown(models))
+    write_text(folder / "world.md", page)
 
 
 def markdown(models: dict[str, Result]) -> str:
@@ -50,8 +50,9 @@ def _tokenizer(models: dict[str, Result]) -> Iterator[str]:
     yield _table(
         ["model", "frames", "PSNR, dB", "SSIM", "codes in use", "perplexity", *(f"IoU {t}" for t in things)],
         [
-            [name, t["frames"], f"{t['psnr']:.1f}", f"{t['ssim']:.3f}", f"{t['codebook_usage']:.0%} of {t['codes']}"]
-            + [f"{t['code_perplexity']:.0f}", *(_number(t["iou"].get(thing)) for thing in things)]
+            [name, t["frames"], _number(t["psnr"], ".1f"), _number(t["ssim"], ".3f")]
+            + [f"{_number(t['codebook_usage'], '.0%')} of {t['codes']}", _number(t["code_perplexity"], ".0f")]
+            + [_number(t["iou"].get(thing)) for thing in things]
             for name, t in found.items()
         ],
     )
@@ -87,7 +88,10 @@ def _sign(models: dict[str, Result]) -> Iterator[str]:
     )
     rows = []
     for name, s in found.items():
-        cells = [f"{s[k]['auc']:.3f} ± {s[k]['spread']:.3f} {_interval(s[k])}" for k in ("codes", "pixels")]
+        cells = [
+            f"{_number(s[k]['auc'], '.3f')} ± {_number(s[k]['spread'], '.3f')} {_interval(s[k])}"
+            for k in ("codes", "pixels")
+        ]
         rows.append([name, *cells, _interval(s["codes_minus_pixels"]), s["frames"], s["episodes"]])
     yield _table(["model", "AUC, codes", "AUC, pixels", "codes - pixels", "frames", "episodes"], rows)
 
@@ -107,8 +111,8 @@ def _rollouts(models: dict[str, Result]) -> Iterator[str]:
             header += [f"IoU {thing}", f"{thing} kept", "made up"]
         rows = []
         for h in (h for h in HORIZONS if h <= len(r["psnr"])):
-            row = [h, f"{r['psnr'][h - 1]:.1f} / {r['psnr_still'][h - 1]:.1f}"]
-            row.append(f"{r['ssim'][h - 1]:.3f} / {r['ssim_still'][h - 1]:.3f}")
+            row = [h, f"{_number(r['psnr'][h - 1], '.1f')} / {_number(r['psnr_still'][h - 1], '.1f')}"]
+            row.append(f"{_number(r['ssim'][h - 1], '.3f')} / {_number(r['ssim_still'][h - 1], '.3f')}")
             for t in r["things"].values():
                 at = {measure: values[h - 1] for measure, values in t.items()}
                 row.append(f"{_number(at['iou'])} / {_number(at['iou_still'])}")
@@ -134,7 +138,7 @@ def _outcomes(models: dict[str, Result]) -> Iterator[str]:
     )
     rows = [
         [name, kind, k["starts"], _number(k["true"]), _number(k["imagined"])]
-        + [f"{k['terminated']:.0%}", _number(k.get("auc"))]
+        + [_number(k["terminated"], ".0%"), _number(k.get("auc"))]
         for name, o in found.items()
         for kind, k in o["kinds"].items()
     ]
@@ -147,18 +151,19 @@ def _long_dream(models: dict[str, Result]) -> Iterator[str]:
     yield "## A long dream"
     yield (
         "Batch 1, float32, sticky random actions, codes only; median time of a step. Perplexity and gradient energy "
-        "(mean squared difference of neighbouring pixels, times 1000): the last tenth of the dream, then all held-out "
+        "(mean squared difference of neighbouring pixels): the last tenth of the dream, then all held-out "
         "frames, then single episodes (perplexity) or reconstructions (gradient energy)."
     )
     rows = []
     for name, d in found.items():
         pace, memory = d["milliseconds_a_step"], d["memory_after"].values()
-        state = (f"{m['state_bytes'] / 2**10:.0f}" for m in memory)
-        process = (f"{m['resident_bytes'] / 2**20:.0f}" for m in memory if m["resident_bytes"])
-        codes = (f"{d['code_perplexity'][k]:.0f}" for k in ("dream_last_tenth", "real", "real_one_episode"))
-        energy = (f"{1000 * d['gradient_energy'][k]:.1f}" for k in ("dream_last_tenth", "real", "reconstructed"))
+        speed = (_number(pace[k], ".1f") for k in ("first_tenth", "last_tenth"))
+        state = (_number(m["state_bytes"] / 2**10, ".0f") for m in memory)
+        process = (_number(m["resident_bytes"] / 2**20, ".0f") for m in memory if m["resident_bytes"])
+        codes = (_number(d["code_perplexity"][k], ".0f") for k in ("dream_last_tenth", "real", "real_one_episode"))
+        energy = (_number(d["gradient_energy"][k], ".4f") for k in ("dream_last_tenth", "real", "reconstructed"))
         rows.append(
-            [name, d["steps"], f"{pace['first_tenth']:.1f} → {pace['last_tenth']:.1f}", " → ".join(state)]
+            [name, d["steps"], " → ".join(speed), " → ".join(state)]
             + [" → ".join(process), d["not_finite"], " / ".join(codes), " / ".join(energy)]
         )
     header = ["model", "steps", "ms a step, first → last tenth", "state, KiB", "process, MiB", "not finite"]
@@ -171,7 +176,7 @@ def _speed(models: dict[str, Result]) -> Iterator[str]:
     yield "## Speed: imagined steps a second, every frame drawn"
     rows = []
     for name, s in found.items():
-        values = [f"{m['steps_per_second']:.0f}" for kind in ("float32", "bfloat16") for m in s[kind]]
+        values = [_number(m["steps_per_second"], ".0f") for kind in ("float32", "bfloat16") for m in s[kind]]
         rows.append([name, f"{s['threads']} of {s['cores']}", *values])
     columns = [f"{kind}, batch {batch}" for kind in ("float32", "bfloat16") for batch in (1, 64)]
     yield _table(["model", "threads of cores", *columns], rows)
@@ -179,7 +184,8 @@ def _speed(models: dict[str, Result]) -> Iterator[str]:
 
 def _commands(models: dict[str, Result]) -> Iterator[str]:
     yield "## Commands"
-    yield "```bash\n" + "\n".join(m["command"] for m in models.values()) + "\n```"
+    commands = dict.fromkeys(command for m in models.values() for command in m["commands"].values())
+    yield "```bash\n" + "\n".join(commands) + "\n```"
 
 
 def _having(models: dict[str, Result], part: str) -> dict[str, Result]:
@@ -191,13 +197,14 @@ def _table(header: list[str], rows: list[list[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _number(value: float | None, form: str = ".2f") -> str:
+    """Every number in a cell: what could not be measured is null in world.json, and a dash here."""
+    return "–" if value is None else format(value, form)
 
 
 def _interval(probe: Result) -> str:
-    low, high = probe["interval"]
-    return f"[{low:.2f}, {high:.2f}]"
+    low, high = map(_number, probe["interval"])
+    return f"[{low}, {high}]"
 
 
 def _plain(value: Any) -> Any:

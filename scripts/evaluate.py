@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,9 +12,16 @@ import torch
 from envs.dmlab_fruit import FRUIT
 from scripts.benchmarks import read_benchmarks, write_benchmarks
 from scripts.progress import track
-from worldmodel.dream_evaluation import evaluate_long_dream, evaluate_outcomes, evaluate_rollouts, measure_speed
+from worldmodel.dream_evaluation import (
+    CONTEXT,
+    HORIZON,
+    evaluate_long_dream,
+    evaluate_outcomes,
+    evaluate_rollouts,
+    measure_speed,
+)
 from worldmodel.episodes import EpisodeStore
-from worldmodel.errors import require
+from worldmodel.errors import UserError, require
 from worldmodel.evaluation import Masks, Result, check_store, coded_episodes, evaluate_prior, evaluate_tokenizer
 from worldmodel.probe import Foresight, evaluate_sign
 from worldmodel.world import WorldModel
@@ -38,7 +45,7 @@ class Args:
     out: Path
     """Folder of the report."""
     name: str | None = None
-    """What to call the model in the report; its own name if not given."""
+    """What to call the model in the report; if not given, its own name, or RUN for a folder RUN/model."""
     also: str | None = None
     """More held-out episodes, for what is counted in rewards ("sign" and "outcomes") and therefore needs many."""
     fruit: tuple[Literal["apples", "lemons"], ...] = ()
@@ -46,6 +53,7 @@ class Args:
     parts: tuple[Part, ...] = get_args(Part)
     """What to measure."""
     long_dream_steps: int = 10_000
+    """Length of the long dream, 10 or more: its first and last tenths are compared."""
 
 
 class Evaluation:
@@ -59,6 +67,11 @@ class Evaluation:
         self.masks: Masks = {name: FRUIT[name] for name in args.fruit}
         for store in (*self.stores, self.training):
             check_store(store, self.world)
+        if "rollouts" in args.parts and self.stores[0].lengths.max() + 1 < CONTEXT + HORIZON:
+            raise UserError(
+                f"No episode of {args.store} has {CONTEXT + HORIZON} frames: record longer ones, or leave rollouts "
+                "out of --parts."
+            )
         self.episodes = coded_episodes(self.stores[0], self.world)
 
     def tokenizer(self) -> Result:
@@ -98,7 +111,11 @@ class Evaluation:
 
 def main(args: Args) -> None:
     require("torchmetrics", "metrics")
+    if args.long_dream_steps < 10:
+        raise UserError(f"--long-dream-steps must be 10 or more, not {args.long_dream_steps}.")
+    models = read_benchmarks(args.out)
     evaluation = Evaluation(args)
+    args.out.mkdir(parents=True, exist_ok=True)  # before the work, so that a folder that cannot be is known by now
     measures: dict[str, Callable[[], Result | None]] = {
         "tokenizer": evaluation.tokenizer,
         "prior": evaluation.prior,
@@ -108,7 +125,8 @@ def main(args: Args) -> None:
         "long-dream": evaluation.long_dream,
         "speed": evaluation.speed,
     }
-    models, name = read_benchmarks(args.out), args.name or Path(args.model).name
+    folder = Path(args.model).resolve()
+    name = args.name or (folder.parent if folder.name == "model" else folder).name  # `train` writes RUN/model
     about = {
         "parameters": sum(p.numel() for p in evaluation.world.parameters()),
         "episodes": len(evaluation.episodes),
@@ -116,17 +134,19 @@ def main(args: Args) -> None:
         "env_kwargs": evaluation.stores[0].provenance.get("env_kwargs", {}),
     }
     for part in track(args.parts, "Measuring"):
-        entry = {**models.get(name, {}), **about, part: measures[part]()}
-        models[name] = {**entry, "command": _command(args, [p for p in measures if p in entry])}
+        entry = models.get(name, {})
+        commands = {**entry.get("commands", {}), part: _command(args)}  # parts may be measured with other settings
+        models[name] = {**entry, **about, part: measures[part](), "commands": commands}
         write_benchmarks(args.out, models)  # after each part: an interruption loses one
     print(f"The report is in {args.out / 'world.md'} and {args.out / 'world.json'}.")
 
 
-def _command(args: Args, parts: list[str]) -> str:
-    """The command that measures the same."""
-    words = ["worldmodel", "evaluate", "--model", args.model, "--store", args.store, "--train-store", args.train_store]
-    words += ["--name", args.name] if args.name else []
-    words += ["--also", args.also] if args.also else []
-    words += ["--fruit", *args.fruit] if args.fruit else []
-    words += ["--parts", *parts] if len(parts) < len(get_args(Part)) else []
-    return shlex.join([*words, "--out", args.out.name])
+def _command(args: Args) -> str:
+    """The command that measures the same; of OUT its name alone, since a report travels."""
+    args, words = replace(args, out=Path(args.out.name)), ["worldmodel", "evaluate"]
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if value != field.default:
+            words.append(f"--{field.name.replace('_', '-')}")
+            words += map(str, value) if isinstance(value, tuple) else [str(value)]
+    return shlex.join(words)

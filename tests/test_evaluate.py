@@ -24,6 +24,7 @@ from worldmodel.dream_evaluation import (
     evaluate_rollouts,
     imagine_along,
     measure_speed,
+    returns,
 )
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -35,7 +36,8 @@ from worldmodel.evaluation import (
     evaluate_tokenizer,
     stream_bits,
 )
-from worldmodel.probe import Foresight, evaluate_sign
+from worldmodel.metrics import psnr
+from worldmodel.probe import Foresight, evaluate_sign, split
 from worldmodel.state import generators
 from worldmodel.world import WorldModel
 
@@ -59,6 +61,9 @@ def coded(steps: int, seed: int = 0) -> CodedEpisode:
         rewards,
         torch.from_numpy(episode.terminated),
     )
+
+
+PERFECT = float(psnr(torch.zeros(1, 1, 3), torch.zeros(1, 1, 3)))  # decibels: as much as there can be
 
 
 def bright(frames: Tensor) -> Tensor:
@@ -88,7 +93,7 @@ def test_reconstructions_are_those_of_the_whole_clip() -> None:
     world, episode = tiny_world(), coded(100)
     episode.frames = world.video.decode(episode.codes[None])[0]
     result = evaluate_tokenizer(world.video, [episode], {"bright": bright})
-    assert result["psnr"] == float("inf")
+    assert result["psnr"] == pytest.approx(PERFECT)
     assert result["ssim"] == pytest.approx(1)
     assert result["iou"] == {"bright": 1}
     assert result["codebook_usage"] == 1
@@ -146,7 +151,7 @@ def test_a_dream_along_an_episode_meets_it_where_it_happened() -> None:
 def test_true_dreams_are_measured_as_perfect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dream_evaluation, "imagine_along", Oracle())
     result = evaluate_rollouts(tiny_world(), [coded(60)], {"bright": bright}, horizon=5)
-    assert result["psnr"] == [float("inf")] * 5
+    assert result["psnr"] == pytest.approx([PERFECT] * 5)
     assert result["ssim"] == pytest.approx([1] * 5)
     assert all(value < 12 for value in result["psnr_still"])  # of one noise and another
     things = result["things"]["bright"]
@@ -162,6 +167,12 @@ def test_true_dreams_pay_what_was_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: kind["terminated"] for name, kind in kinds.items()} == {"more": 0, "less": 0, "end": 1, "usual": 0}
     assert kinds["more"]["auc"] == kinds["less"]["auc"] == 1
     assert all(kind["true"] == kind["imagined"] for kind in kinds.values())
+
+
+def test_what_is_dreamed_after_the_end_pays_nothing() -> None:
+    terminated = torch.tensor([[False, True, False, True], [False] * 4, [True, True, False, False]])
+    dream: Any = SimpleNamespace(rewards=torch.tensor([[1.0, 2, 4, 8]] * 3), terminated=terminated)
+    assert returns(dream).tolist() == [3, 15, 1]
 
 
 def test_a_long_dream_counts_what_is_not_finite() -> None:
@@ -201,6 +212,26 @@ def test_the_probe_finds_the_sign_where_it_is_and_only_there(codes_tell: bool) -
     assert low > 0.3 if codes_tell else high < -0.3
 
 
+def test_the_probe_is_stopped_by_episodes_with_rewards_however_they_are_numbered() -> None:
+    data = foresight(0, codes_tell=True)
+    data.episode *= 5  # none of the numbers is 4 more than a multiple of 5
+    learned_from, stopped_by = split(data)
+    assert (len(learned_from.episode.unique()), len(stopped_by.episode.unique())) == (16, 4)
+    assert evaluate_sign(data, foresight(1, codes_tell=True), N_CODES, seeds=1)["codes"]["auc"] > 0.9
+
+
+def test_rewards_of_one_sign_cannot_be_probed() -> None:
+    good, one_sign, few = (foresight(0, codes_tell=True) for _ in range(3))
+    one_sign.positive[:] = True
+    for training, heldout, words in [
+        (one_sign, good, "training"),
+        (good, one_sign, "held-out"),
+        (few[few.episode < 4], good, "every fifth"),
+    ]:
+        with pytest.raises(UserError, match=f"{words} episodes with rewards need both signs"):
+            evaluate_sign(training, heldout, N_CODES)
+
+
 def test_foresight_looks_at_the_next_reward_that_is_not_zero(tmp_path: Path) -> None:
     world, store = tiny_world(), make_store(tmp_path / "store", [])
     episode = make_episode(30, 0, FRAME_SHAPE)
@@ -235,9 +266,44 @@ def test_the_command_reports_for_programs_and_for_people(args: evaluate.Args) ->
     evaluate.main(dataclasses.replace(args, name="other", parts=("prior",)))
     evaluate.main(dataclasses.replace(args, parts=("prior",)))
     both = json.loads(Path("report/world.json").read_text())
-    assert both["maze"] == report["maze"]
+    assert {part: both["maze"][part] for part in args.parts} == {part: report["maze"][part] for part in args.parts}
     assert both["other"]["prior"] == both["maze"]["prior"]
     assert "sign" not in both["other"]
+
+
+def test_each_part_keeps_the_command_that_measured_it(args: evaluate.Args) -> None:
+    brief = dataclasses.replace(args, parts=("tokenizer", "prior"))
+    evaluate.main(brief)
+    evaluate.main(dataclasses.replace(brief, parts=("prior",), also="training", name="maze"))
+    (commands,) = (model["commands"] for model in json.loads(Path("report/world.json").read_text()).values())
+    given = "worldmodel evaluate --model maze --store heldout --train-store training --out report"
+    rest = "--long-dream-steps 20"
+    assert commands == {
+        "tokenizer": f"{given} --fruit apples --parts tokenizer prior {rest}",
+        "prior": f"{given} --name maze --also training --fruit apples --parts prior {rest}",
+    }
+    page = Path("report/world.md").read_text()
+    assert all(command in page for command in commands.values())
+
+
+def test_a_model_in_the_folder_of_a_run_is_called_as_the_run(args: evaluate.Args) -> None:
+    tiny_world().float().save_pretrained("runs/small/model")
+    evaluate.main(dataclasses.replace(args, model="runs/small/model", parts=("prior",)))
+    assert set(json.loads(Path("report/world.json").read_text())) == {"small"}
+
+
+def test_what_cannot_be_measured_is_a_dash_and_the_report_goes_on(args: evaluate.Args) -> None:
+    """Frames that never change: perfect stills, nothing of a thing, and no reward but one."""
+    store = make_store(Path("still"), [])
+    episode = make_episode(60, 0, FRAME_SHAPE)
+    store.append(dataclasses.replace(episode, frames=np.zeros_like(episode.frames), rewards=np.zeros(60)))
+    still = dataclasses.replace(args, store="still", parts=("tokenizer", "rollouts", "outcomes"))
+    for _ in range(2):  # the second run reads what the first one wrote
+        evaluate.main(still)
+    report = json.loads(Path("report/world.json").read_text(), parse_constant=pytest.fail)
+    assert report["maze"]["tokenizer"]["iou"] == {"apples": None}
+    assert report["maze"]["rollouts"]["psnr_still"] == pytest.approx([PERFECT] * 20)
+    assert "–" in Path("report/world.md").read_text()
 
 
 def test_mistakes_are_named_before_anything_is_measured(args: evaluate.Args) -> None:
@@ -252,7 +318,7 @@ def test_mistakes_are_named_before_anything_is_measured(args: evaluate.Args) -> 
         ({"train_store": "no-such-store"}, "no-such-store"),
         ({"store": "other-size"}, "of the same world"),
         ({"store": "empty"}, "empty"),
-        ({"store": "short", "parts": ("rollouts",)}, "record longer ones"),
+        ({"store": "short"}, "record longer ones"),
         ({"out": Path("else")}, "not a report"),
     ]:
         with pytest.raises(UserError, match=words):

@@ -16,6 +16,7 @@ from worldmodel.state import Rollout, WorldState, generators
 from worldmodel.world import WorldModel
 
 CONTEXT = 16  # frames that a dream is given
+HORIZON = 20  # steps of a dream that are compared with what happened
 ROWS = 32  # dreams at a time
 IN_VIEW = 16  # pixels of a thing that make it visible
 
@@ -40,12 +41,18 @@ def imagine_along(world: WorldModel, starts: list[Start], horizon: int, *, seed:
     return world.imagine(world.observe_codes(codes, given), actions, rngs=generators(seed, len(starts)))
 
 
+def returns(dream: Rollout) -> Tensor:
+    """What each dream pays in all, float [B]: its rewards up to and with the step that terminates it, if one does."""
+    over = dream.terminated.cumsum(1) - dream.terminated.long() > 0  # [B, H]: terminated at an earlier step
+    return dream.rewards.masked_fill(over, 0).sum(1)
+
+
 def evaluate_rollouts(
     world: WorldModel,
     episodes: list[CodedEpisode],
     masks: Masks,
     *,
-    horizon: int = 20,
+    horizon: int = HORIZON,
     every: int = 20,
     samples: int = 2,
 ) -> Result:
@@ -109,8 +116,9 @@ def evaluate_outcomes(
     Dreams of `window` steps under the true actions, `samples` from each start. They start `lead` steps before a step
     whose reward is above ("more") or below ("less") the usual one, their median, or that ends the episode ("end"; as
     many steps earlier as the window needs), and wherever the next `window` steps hold nothing of the kind ("usual").
-    Each: how many starts, the mean sum of true and of imagined rewards over the window, and the share of dreams that
-    terminate in it. The AUC is of the imagined sum, averaged over samples, against "usual".
+    Each: how many starts, the mean sum of true and of imagined rewards over the window (imagined ones until the dream
+    ends), and the share of dreams that terminate in it. The AUC is of the imagined sum, averaged over samples, against
+    "usual".
     """
     usual = torch.cat([e.rewards for e in episodes]).median()
     starts: dict[str, list[Start]] = {"more": [], "less": [], "end": [], "usual": []}
@@ -130,7 +138,7 @@ def evaluate_outcomes(
         rows = [start for start in some for _ in range(samples)]
         dreams = [imagine_along(world, rows[i : i + ROWS], window, seed=i) for i in range(0, len(rows), ROWS)]
         paid = torch.stack([s.episode.rewards[s.frame : s.frame + window].sum() for s in some])
-        sums[name] = torch.cat([d.rewards.sum(1) for d in dreams]).view(-1, samples).mean(1)
+        sums[name] = torch.cat([returns(d) for d in dreams]).view(-1, samples).mean(1)
         result[name] = {
             "starts": len(some),
             "true": float(paid.mean()),
@@ -147,11 +155,11 @@ def evaluate_outcomes(
 def evaluate_long_dream(
     world: WorldModel, episodes: list[CodedEpisode], *, steps: int = 10_000, seed: int = 0
 ) -> Result:
-    """One dream of `steps` steps: its pace and memory at both ends, and whether its last tenth still looks real.
+    """One dream of `steps` (10 or more) steps: pace and memory at both ends, and whether its last tenth looks real.
 
     Sticky random actions: after each step, with probability 0.2, another is drawn from those of the held-out episodes.
-    Real frames, and their reconstructions, are all of the held-out episodes; their perplexity is also given for pieces
-    of as many frames as the dream's last tenth (or whole episodes), since one place shows less than many.
+    Real frames, and their reconstructions, are all of the held-out episodes; the mean perplexity of single episodes is
+    given too, since one place shows less than many.
     """
     rng, dream_rngs = np.random.default_rng(seed), generators(seed, 1)
     choices = torch.cat([e.actions for e in episodes])

@@ -83,12 +83,24 @@ class Probe(nn.Module):
         return self.score(embedded.permute(0, 3, 1, 2) if self.on_codes else embedded).squeeze(-1)
 
 
+def split(training: Foresight) -> tuple[Foresight, Foresight]:
+    """What a probe learns from, and every fifth episode with rewards, which chooses when to stop."""
+    chosen = torch.isin(training.episode, training.episode.unique()[4::5])
+    return training[~chosen], training[chosen]
+
+
 def evaluate_sign(training: Foresight, heldout: Foresight, num_codes: int, *, seeds: int = 5) -> Result:
     """AUC on `heldout` of probes trained on `training`, on codes and on pixels: mean and spread over seeds.
 
     The interval is a 95% bootstrap over the held-out episodes, of the scores averaged over the seeds; that of the
-    difference is paired.
+    difference is paired. Raises `UserError` where there are not enough rewards of both signs.
     """
+    for data, name in ((training, "training"), (split(training)[1], "every fifth training"), (heldout, "held-out")):
+        if data.positive.all() or not data.positive.any():
+            raise UserError(
+                f"The sign of rewards cannot be probed: {name} episodes with rewards need both signs; record more, or "
+                "leave sign out of --parts."
+            )
     scores = {
         name: torch.stack([fit_probe(training, heldout, k, seed) for seed in range(seeds)])
         for name, k in (("codes", num_codes), ("pixels", None))
@@ -109,10 +121,9 @@ def evaluate_sign(training: Foresight, heldout: Foresight, num_codes: int, *, se
 
 
 def fit_probe(training: Foresight, heldout: Foresight, num_codes: int | None, seed: int, *, epochs: int = 12) -> Tensor:
-    """Train a probe and score the held-out frames, float [N]; every fifth training episode chooses when to stop."""
+    """Train a probe and score the held-out frames, float [N]."""
     torch.manual_seed(seed)
-    validation = training.episode % 5 == 4
-    train, check = training[~validation], training[validation]
+    train, check = split(training)
     probe = Probe(training, num_codes=num_codes)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=0.05)
     best, kept = -1.0, copy.deepcopy(probe.state_dict())
