@@ -46,7 +46,7 @@ class DMLabEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
     Episodes end when the level says so, which is a truncation. The engine has no observation after its end, so the
     last one repeats the one before. `reset(seed=n)` plays the level's seed n.
 
-    Raises `UserError` when `deepmind_lab` is missing, the level cannot be loaded, or an action is not valid.
+    Raises `UserError` when `deepmind_lab` is missing, the level cannot be loaded, or an action or a size is not valid.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
@@ -62,6 +62,8 @@ class DMLabEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         level_cache: str | Path | None = None,
         render_mode: str | None = None,
     ) -> None:
+        if min(height, width, frame_skip) < 1:
+            raise UserError(f"height, width and frame_skip are 1 or more, not {height}, {width} and {frame_skip}.")
         try:
             deepmind_lab = importlib.import_module("deepmind_lab")
         except ImportError as error:

@@ -40,7 +40,7 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
     A scenario's time limit truncates; death or success terminates. The game has no screen after its end, so the last
     observation repeats the one before. The same seed plays the same game.
 
-    Raises `UserError` when ViZDoom is missing or the scenario is unknown.
+    Raises `UserError` when ViZDoom is missing, the scenario is unknown, or a size is not positive.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
@@ -56,6 +56,8 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
     ) -> None:
         if scenario not in SCENARIOS:
             raise UserError(f"there is no Doom scenario {scenario!r}; choose one of {', '.join(SCENARIOS)}.")
+        if min(height, width, frame_skip) < 1:
+            raise UserError(f"height, width and frame_skip are 1 or more, not {height}, {width} and {frame_skip}.")
         vizdoom = require("vizdoom", "doom")
         self.frame_skip = frame_skip
         self.render_mode = render_mode

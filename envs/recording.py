@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -89,8 +88,7 @@ def open_recording(
         "seed": seed,
         "max_steps": max_steps,
     }
-    filesystem, path = fsspec.url_to_fs(address)
-    if not filesystem.exists(f"{path}/zarr.json"):
+    if not EpisodeStore.exists(address):
         assert world.observation_space.shape is not None
         height, width, channels = world.observation_space.shape
         n_actions = len(recording["action_meanings"])

@@ -31,9 +31,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        print(f"There is no space left on the disk to write {error.filename or 'the output'}.", file=sys.stderr)
+        print(f"Cannot read or write {error.filename or 'the output'}: {error.strerror}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

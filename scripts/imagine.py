@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodel.dream_evaluation import returns
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.evaluation import check_store
@@ -31,7 +32,7 @@ class Args:
     """What to do: names or ids with repeats ("forward*10, look right*5"), "none" for a dream without actions, or a file
     (.npy or .txt of ids). Without it: the actions of the recorded episode, or the first action thirty times."""
     store: str | None = None
-    """Start from an episode of this store and show the truth beside the dream."""
+    """Start from an episode of this store and, without --actions, show the truth beside the dream."""
     episode: int = 0
     """Which episode of the store."""
     start: int = 0
@@ -50,6 +51,8 @@ class Args:
 def main(args: Args) -> None:
     if args.temperature <= 0:
         raise UserError(f"The temperature is above 0, not {args.temperature:g}.")
+    if args.seed < 0:
+        raise UserError(f"--seed is 0 or more, not {args.seed}.")
     world = WorldModel.from_pretrained(args.model)
     given, truth, recorded = _start(args, world)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,7 @@ def main(args: Args) -> None:
     every = max(1, len(frames) // 24)
     shown = given.frames[-6:]
     rows = [("dream", torch.cat([shown, frames[::every]]))]
-    if len(truth):
+    if len(truth) and args.actions is None:  # under other actions something else would have happened
         rows.insert(0, ("truth", torch.cat([shown, truth[: len(frames) : every]])))
     write_png(args.out / "strip.png", strips(rows, given=len(shown)))
     write_film(args.out / "dream.mp4", torch.cat([given.frames, frames]), world.fps)
@@ -79,7 +82,7 @@ def main(args: Args) -> None:
     write_bytes(args.out / "dream.npz", arrays.getvalue())
     ended = rollout.terminated[0].nonzero()
     end = f", which ends after {int(ended[0]) + 1}" if len(ended) else ""
-    print(f"{len(frames)} imagined steps{end}, with a reward of {rollout.rewards.sum():.2f} in all.")
+    print(f"{len(frames)} imagined steps{end}, with a reward of {float(returns(rollout)):.2f} in all.")
     print(f"See strip.png, dream.mp4 and dream.npz in {args.out}.")
 
 
@@ -126,15 +129,18 @@ def _actions(text: str | None, world: WorldModel, recorded: Tensor) -> Tensor:
         if not path.is_file():
             raise UserError(f"There is no file of actions {path}.")
         try:
-            ids = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=1)
-            return torch.from_numpy(ids.astype(np.int64, casting="safe")).flatten()
-        except (ValueError, TypeError) as error:
+            ids = np.load(path) if path.suffix == ".npy" else np.array(path.read_text().split(), np.int64)
+            actions = torch.from_numpy(ids.astype(np.int64, casting="safe")).flatten()
+        except (ValueError, TypeError, EOFError) as error:
             raise UserError(f"{path} is not a list of action ids.") from error
-    actions: list[int] = []
+        if not len(actions):
+            raise UserError(f"{path} has no actions: it takes one id at least.")
+        return actions
+    chosen: list[int] = []
     for part in text.split(","):
         name, _, count = part.partition("*")
-        actions += [action_id(name.strip(), world)] * _count(count.strip(), part)
-    return torch.tensor(actions)
+        chosen += [action_id(name.strip(), world)] * _count(count.strip(), part)
+    return torch.tensor(chosen)
 
 
 def action_id(name: str, world: WorldModel) -> int:

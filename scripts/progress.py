@@ -1,4 +1,4 @@
-"""The progress bar of every command that makes people wait: how far, how fast, how long still."""
+"""The progress bar of commands that go through a list: how far, how fast, how long still."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar

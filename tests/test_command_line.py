@@ -60,6 +60,7 @@ def one_sentence(text: str) -> bool:
         ("import", "no-such-folder", "--store", "store"),
         ("collect", "worldmodel/NoSuchWorld-v0", "--store", "store", "--episodes", "1"),
         ("imagine", "--model", "no-such-model"),
+        ("evaluate", "--model", "no-such-model", "--store", "one", "--train-store", "other", "--out", "report"),
     ],
     ids=lambda args: args[0],
 )
@@ -68,6 +69,17 @@ def test_what_is_not_there_is_one_sentence_and_exit_2(args: tuple[str, ...], tmp
     assert run.returncode == 2, run.stderr
     assert one_sentence(run.stderr), run.stderr
     assert "no-such" in run.stderr or "NoSuch" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_without_its_extra_names_it_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "vizdoom", None)
+    monkeypatch.setattr(sys, "argv", ["worldmodel", "demo", "--out", str(tmp_path / "demo")])
+    assert cli.main() == 2
+    error = capsys.readouterr().err
+    assert one_sentence(error) and "worldmodel[doom]" in error, error
     assert list(tmp_path.iterdir()) == []
 
 
@@ -92,6 +104,8 @@ def train_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], N
 
 
 FULL_DISK = OSError(errno.ENOSPC, "No space left on device", "store/frames")
+FULL_PIPE = OSError(errno.ENOSPC, "No space left on device")
+NOT_A_FOLDER = FileExistsError(errno.EEXIST, "File exists", "run")
 
 
 @pytest.mark.parametrize(
@@ -102,10 +116,12 @@ FULL_DISK = OSError(errno.ENOSPC, "No space left on device", "store/frames")
             2,
             "The store is empty: record an episode first.\n",
         ),
-        (FULL_DISK, 2, "There is no space left on the disk to write store/frames.\n"),
+        (FULL_DISK, 2, "Cannot read or write store/frames: No space left on device.\n"),
+        (FULL_PIPE, 2, "Cannot read or write the output: No space left on device.\n"),
+        (NOT_A_FOLDER, 2, "Cannot read or write run: File exists.\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
-    ids=["user", "full disk", "ctrl-c"],
+    ids=["user", "full disk", "full pipe", "not a folder", "ctrl-c"],
 )
 def test_exit_codes(
     error: BaseException,
@@ -119,7 +135,7 @@ def test_exit_codes(
     assert capsys.readouterr() == ("", says)
 
 
-def test_other_errors_keep_their_traceback(train_raises: Callable[[BaseException], None]) -> None:
-    train_raises(PermissionError(errno.EACCES, "Permission denied"))
-    with pytest.raises(PermissionError):
+def test_errors_of_no_file_keep_their_traceback(train_raises: Callable[[BaseException], None]) -> None:
+    train_raises(ConnectionError("reset by peer"))
+    with pytest.raises(ConnectionError):
         cli.main()

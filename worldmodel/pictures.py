@@ -47,5 +47,5 @@ def write_png(path: Path, picture: Image.Image) -> None:
 def write_film(path: Path, frames: Tensor, fps: float, *, scale: int = 4) -> None:
     """An mp4 of frames, uint8 [T, H, W, 3], enlarged `scale` times so that single pixels can be seen."""
     large = frames.numpy().repeat(scale, 1).repeat(scale, 2)
-    content = iio.imwrite("<bytes>", large, extension=".mp4", plugin="pyav", codec="libx264", fps=round(fps))
+    content = iio.imwrite("<bytes>", large, extension=".mp4", plugin="pyav", codec="libx264", fps=float(fps))
     write_bytes(path, content)

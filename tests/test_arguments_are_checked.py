@@ -1,0 +1,63 @@
+"""Arguments that make no sense are one sentence and exit code 2, before anything is done or written."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from made_episodes import PROVENANCE, make_episode
+from tiny_world import FRAME_SHAPE, N_ACTIONS, tiny_world
+
+from scripts import cli
+from worldmodel.episodes import EpisodeStore
+
+CORRIDOR = "corridor:Corridor-v0"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, a store, and files of actions that are none."""
+    folder = tmp_path_factory.mktemp("place")
+    tiny_world().float().save_pretrained(folder / "maze")
+    store = EpisodeStore.create(
+        str(folder / "store"), frame_shape=FRAME_SHAPE, n_actions=N_ACTIONS, provenance=PROVENANCE
+    )
+    store.append(make_episode(40, 0, FRAME_SHAPE))
+    for name in ("empty.txt", "empty.npy", "file"):
+        (folder / name).touch()
+    return folder
+
+
+def files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("imagine --model maze --seed -1", "--seed"),
+        ("imagine --model maze --temperature 0", "temperature"),
+        ("imagine --model maze --actions empty.txt", "has no actions"),
+        ("imagine --model maze --actions empty.npy", "not a list of action ids"),
+        ("imagine --model maze --out file", "Cannot read or write file"),
+        ("evaluate --model maze --store store --train-store store --out out --long-dream-steps 5", "10 or more"),
+        ("evaluate --model maze --store store --train-store store --out file", "Cannot read or write file"),
+        (f"collect {CORRIDOR} --episodes 1 --store foo://x", "foo"),
+        ("collect worldmodel/Doom-v0 --episodes 1 --store new --env-kwargs frame_skip=0", "frame_skip"),
+        ("collect worldmodel/DMLab-v0 --episodes 1 --store new --env-kwargs frame_skip=0", "frame_skip"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_named(
+    command: str,
+    sentence: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = files(place)
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["worldmodel", *command.split()])
+    assert cli.main() == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert files(place) == before
