@@ -120,14 +120,17 @@ def test_ctrl_c_ends_a_training_cleanly_and_the_same_command_goes_on(tmp_path: P
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parent.parent,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list((tmp_path / "run").glob("tokenizer/events*")):
         time.sleep(0.1)
         assert process.poll() is None
     time.sleep(2)
     process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
+    try:
+        out, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "goes on from here" in out and "Traceback" not in error, out + error
     done = command(*words, "3")  # it has more steps behind it than that: nothing is left to do but the prior
     assert done.returncode == 0 and (tmp_path / "run" / "model" / "config.json").exists(), done.stderr
