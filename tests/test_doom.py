@@ -123,7 +123,13 @@ while True:
     before = set(os.listdir("/dev/shm"))
     path = {"PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | path, stdout=-1, stderr=-1, start_new_session=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # else ignored where the tests ignore it
     )
     assert process.stdout is not None and process.stdout.readline() == b"playing\n"
     assert engines_of(process.pid)

@@ -95,10 +95,11 @@ def evaluate_sign(training: Foresight, heldout: Foresight, num_codes: int, *, se
     The interval is a 95% bootstrap over the held-out episodes, of the scores averaged over the seeds; that of the
     difference is paired. Raises `UserError` where there are not enough rewards of both signs.
     """
-    for data, name in ((training, "training"), (split(training)[1], "every fifth training"), (heldout, "held-out")):
+    stopping = split(training)[1]
+    for data, where in ((training, "training"), (stopping, "every fifth of the training"), (heldout, "held-out")):
         if data.positive.all() or not data.positive.any():
             raise UserError(
-                f"The sign of rewards cannot be probed: {name} episodes with rewards need both signs; record more, or "
+                f"The sign of rewards cannot be probed: both signs must occur in {where} episodes; record more, or "
                 "leave sign out of --parts."
             )
     scores = {
