@@ -32,7 +32,7 @@ class Args:
     episodes: int = 24
     """Doom episodes to learn from."""
     tokenizer_steps: int = 500
-    prior_steps: int = 300
+    prior_steps: int = 400
 
 
 def main(args: Args) -> None:
