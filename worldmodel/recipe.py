@@ -12,6 +12,7 @@ from torch import Tensor
 from worldmodel.dynamics import DynamicsConfig
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
+from worldmodel.evaluation import CodedEpisode
 from worldmodel.objectives import DynamicsObjective, VideoObjective
 from worldmodel.salience import PixelWeight
 from worldmodel.state import ContextBank
@@ -85,23 +86,14 @@ def encode_store(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor
     """
     pixel_weight = PixelWeight(store)
     encoded, total, count = [], torch.zeros(video.config.num_codes), torch.zeros(video.config.num_codes)
-    for episode in store:
-        frames = torch.from_numpy(episode.frames)
-        codes = _encode_episode(video, frames)
+    for i in range(len(store)):
+        episode = CodedEpisode.read(store, i, video)
+        codes = episode.codes.cpu()
         encoded.append(codes.to(torch.int16))
-        weight = F.adaptive_avg_pool2d(pixel_weight(frames), video.config.code_shape)
+        weight = F.adaptive_avg_pool2d(pixel_weight(episode.frames).cpu(), video.config.code_shape)
         total.index_add_(0, codes.flatten(), weight.flatten())
         count += torch.bincount(codes.flatten(), minlength=len(count))
     return torch.cat(encoded), torch.where(count > 0, total / count.clamp_min(1), 1.0)
-
-
-def _encode_episode(video: VideoVQVAE, frames: Tensor) -> Tensor:
-    """uint8 [T, H, W, 3] -> int64 [T, h, w], on the CPU, a piece at a time."""
-    pieces, past = [], None
-    for piece in frames[None].to(video.quantizer.embedding.device).split(64, 1):
-        pieces.append(video.encode(piece, past)[0].cpu())
-        past = piece[:, -video.config.memory :]
-    return torch.cat(pieces)
 
 
 def _config(store: EpisodeStore, video: VideoVQVAE, recipe: Recipe) -> WorldConfig:
