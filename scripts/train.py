@@ -17,7 +17,7 @@ from worldmodel.recipe import Recipe, check_trainable, learn_prior, learn_tokeni
 from worldmodel.video import VideoVQVAE
 from worldmodel.world import WorldModel
 
-SAME = ("store", "tokenizer", "preset", "order", "seed")  # what a training that goes on must have in common
+SAME = ("store", "tokenizer", "init", "preset", "order", "seed")  # what a training that goes on must have in common
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Args:
     """Folder for checkpoints, TensorBoard logs and, at the end, the model itself (OUT/model)."""
     tokenizer: str | None = None
     """Take the tokenizer of this model (a bundled name, a folder, a Hub id) as it is, and train the prior alone."""
+    init: str | None = None
+    """Start from the weights of this model (a bundled name, a folder, a Hub id) instead of from random ones."""
     stage: Literal["both", "tokenizer"] = "both"
     """Stop after the tokenizer, or train both."""
     device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,13 +46,14 @@ def main(args: Args) -> None:
     store = EpisodeStore.open(args.store)
     check_trainable(store, args.recipe)
     given = _given_tokenizer(args, store)
+    start = None if args.init is None else WorldModel.from_pretrained(args.init, device=args.device)
     _write_settings(args)
     try:
         video = given
         if video is None:
-            video = learn_tokenizer(store, args.recipe, args.out / "tokenizer", args.device)
+            video = learn_tokenizer(store, args.recipe, args.out / "tokenizer", args.device, start=start)
         if args.stage == "both":
-            world = learn_prior(store, video, args.recipe, args.out / "prior")
+            world = learn_prior(store, video, args.recipe, args.out / "prior", start=start)
             world.save_pretrained(args.out / "model", card=_card(args, store, world))
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on from here.")

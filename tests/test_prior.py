@@ -34,23 +34,24 @@ def test_stepping_gives_the_distribution_of_the_full_forward_whenever_each_row_w
         for row, begin in enumerate(begins):
             if t == begin:
                 memory[row] = dynamics.blank(1)[0]
-        memory, context = dynamics.advance(memory, codes[:, t], actions[:, t])
-        stepped = dynamics.head(context, codes[:, t + 1])  # [B, K, h, w]
-        reward, termination = dynamics._outcome(memory, codes[:, t + 1])
+        step = dynamics(codes[:, t : t + 2], actions[:, t : t + 1], memory=memory)
+        memory = step.memory
         for row, begin in enumerate(begins):
             if t < begin:
                 continue
             one = slice(row, row + 1)
             full = dynamics(codes[one, begin : t + 2], actions[one, begin : t + 1])
-            torch.testing.assert_close(stepped[row].movedim(0, -1), full.logits[0, -1], rtol=0, atol=1e-9)
-            torch.testing.assert_close(reward[row], full.reward_logits[0, -1], rtol=0, atol=1e-9)
-            torch.testing.assert_close(termination[row], full.termination_logits[0, -1], rtol=0, atol=1e-9)
+            for name in ("logits", "reward_logits", "termination_logits"):
+                stepped, whole = getattr(step, name)[row, 0], getattr(full, name)[0, -1]
+                torch.testing.assert_close(stepped, whole, rtol=0, atol=1e-9)
+            watched = dynamics.watch(dynamics.blank(1), codes[one, begin : t + 1], actions[one, begin : t + 1])
+            torch.testing.assert_close(memory[one], watched, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_draw_has_the_log_probability_that_the_full_forward_gives_its_codes(order: str) -> None:
     dynamics, (codes, actions) = prior(order), episode(4, 3)
-    memory, _ = dynamics.advance(dynamics.blank(4), codes[:, 0], actions[:, 0])
+    memory = dynamics.watch(dynamics.blank(4), codes[:, :1], actions[:, :1])
     uniforms = torch.rand(4, codes[0, 0].numel(), dtype=torch.float64)
     drawn = dynamics.draw(memory, codes[:, 1], actions[:, 1], uniforms, 1.0)
     full = dynamics(torch.cat([codes[:, :2], drawn.codes[:, None]], 1), actions)
@@ -94,8 +95,7 @@ def test_the_future_does_not_reach_the_past() -> None:
 def test_what_happened_long_ago_still_counts() -> None:
     """No window: the first action of 60 changes the last prediction."""
     dynamics, (codes, actions) = prior("diagonal"), episode(1, 60)
-    for block in dynamics.blocks:
-        block.mix.weight.data *= 0.1
+    dynamics.write.bias.data[:16] = -3  # hold on to what is known
     other = actions.clone()
     other[:, 0] = (other[:, 0] + 1) % N_ACTIONS
     assert not torch.equal(dynamics(codes, actions).logits[:, -1], dynamics(codes, other).logits[:, -1])
@@ -107,7 +107,7 @@ def test_sampled_frequencies_match_the_stated_probabilities(order: str) -> None:
     dynamics = prior(order, num_codes=3, code_shape=(2, 2))
     every = torch.cartesian_prod(*[torch.arange(3)] * 4).view(81, 2, 2)
     codes, action = torch.tensor([[[0, 1], [2, 0]]]), torch.tensor([1])
-    memory, context = dynamics.advance(dynamics.blank(1), codes, action)
+    _, context, _ = dynamics.advance(dynamics.blank(1), codes[None], action[None])
     logits = dynamics.head(context.expand(81, -1, -1, -1), every)
     stated = logits.log_softmax(1).gather(1, every[:, None]).sum((1, 2, 3)).exp()
     assert stated.sum().item() == pytest.approx(1, abs=1e-9)

@@ -26,7 +26,7 @@ def tiny_world(ends: float = 0.125) -> WorldModel:
                 VideoConfig(
                     FRAME_SHAPE[:2], width=8, encoder_blocks=1, decoder_blocks=1, num_codes=N_CODES, code_dim=4
                 ),
-                DynamicsConfig(CODE_SHAPE, N_CODES, N_ACTIONS, (-1.0, 0.0, 1.0), width=16, blocks=1, head_width=16),
+                DynamicsConfig(CODE_SHAPE, N_CODES, N_ACTIONS, (-1.0, 0.0, 1.0), width=16, head_width=16),
                 action_meanings=("left", "right", "stay"),
                 fps=15,
             ),

@@ -1,8 +1,14 @@
 """The action-conditioned prior over video codes: p(codes_t | codes_<t, actions_<t), with reward and termination.
 
-Once a frame a convolutional recurrence folds the last codes and the action into a bounded memory; a light masked
-convolution then draws the next frame's codes one group at a time. The memory is all that is carried, so a step costs
-the same at any time and no window ever ends; how long something is remembered is learned.
+Three parts, all on the grid of the codes, so that what moves in the picture moves in them too:
+
+1. what is seen: residual convolutions over the newest frame's codes and the action taken there (all frames at once);
+2. what is remembered: a convolutional gated recurrence, the only thing that runs frame after frame;
+3. what comes: residual convolutions over both, then a light masked convolution that draws the next frame's codes
+   one group at a time.
+
+The memory is all that is carried, so a step costs the same at any time and no window ever ends; how long something is
+remembered is learned.
 """
 
 from collections.abc import Sequence
@@ -26,32 +32,25 @@ class DynamicsConfig:
     n_actions: int
     reward_values: tuple[float, ...]
     """The rewards that occur, ascending: the support of the predicted reward."""
-    pool: int = 2
-    """Codes along each side of a memory cell."""
-    width: int = 256
-    """Channels of a memory cell."""
-    blocks: int = 3
-    """Residual blocks in a step of the recurrence."""
+    width: int = 128
+    """Channels of a code's features and of its memory."""
+    seeing_blocks: int = 2
+    """Residual blocks before the memory."""
+    foreseeing_blocks: int = 2
+    """Residual blocks after it."""
     head_width: int = 128
     """Channels a code in the head that draws the codes of a frame."""
     order: str = "diagonal"
     """"diagonal": all codes of an anti-diagonal at once, h+w-1 passes a frame; "raster": the paper's, h*w passes."""
 
     def __post_init__(self) -> None:
-        if any(side % self.pool for side in self.code_shape):
-            raise UserError(
-                f"A grid of {self.code_shape[0]}x{self.code_shape[1]} codes does not divide into memory cells of "
-                f"{self.pool}x{self.pool}; choose a pool that divides both sides."
-            )
-        if self.width % self.pool**2:
-            raise UserError(f"The width of a memory cell, {self.width}, is no multiple of its {self.pool**2} codes.")
         if self.order not in ("diagonal", "raster"):
             raise UserError(f'The order within a frame is "diagonal" or "raster", not "{self.order}".')
 
     @property
     def memory_shape(self) -> tuple[int, int, int]:
         """Channels, rows and columns of the memory."""
-        return self.width, self.code_shape[0] // self.pool, self.code_shape[1] // self.pool
+        return self.width, *self.code_shape
 
 
 @dataclass
@@ -61,14 +60,14 @@ class Prediction:
     logits: Tensor  # float [B, T-1, h, w, K]: of codes[:, 1:]
     reward_logits: Tensor  # float [B, T-1, R]: over `config.reward_values`
     termination_logits: Tensor  # float [B, T-1]
-    memory: Tensor  # float [B, C, h', w']: before the last frame is absorbed
+    memory: Tensor  # float [B, C, h, w]: before the last frame is absorbed
 
 
 @dataclass
 class Draw:
     """One sampled frame a row."""
 
-    memory: Tensor  # float [B, C, h', w']
+    memory: Tensor  # float [B, C, h, w]
     codes: Tensor  # int64 [B, h, w]
     log_prob: Tensor  # float [B], nats: of the codes under the distribution they were drawn from
     reward: Tensor  # float [B]: expected
@@ -82,20 +81,28 @@ class Dynamics(nn.Module):
         super().__init__()
         self.config = config
         width, rows, columns = config.memory_shape
-        cell = config.pool**2
-        self.embed = nn.Embedding(config.num_codes, width // cell)
+        known_actions = config.n_actions + 1  # and "none given"
+        self.embed = nn.Embedding(config.num_codes, width)
         self.place = nn.Parameter(torch.zeros(width, rows, columns))
-        self.recall = nn.Conv2d(width, width, 1)
-        self.blocks = nn.ModuleList(_Block(width, config.n_actions + 1) for _ in range(config.blocks))
-        self.gate = nn.Conv2d(width, 2 * width, 1)
-        self.context = nn.Conv2d(2 * width, cell * config.head_width, 1)
-        self.nearby = nn.Conv2d(width // cell, config.head_width, 3, padding=1)
+        self.see = nn.ModuleList(_Block(width, known_actions) for _ in range(config.seeing_blocks))
+        self.write = nn.Conv2d(width, 2 * width, 1)
+        self.recall = nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)
+        self.remind = nn.Conv2d(width, width, 1, bias=False)
+        self.foresee = nn.ModuleList(_Block(width, known_actions) for _ in range(config.foreseeing_blocks))
+        self.context = nn.Conv2d(width, config.head_width, 1)
+        self.nearby = nn.Conv2d(width, config.head_width, 3, padding=1)
         self.head = CodeHead(config)
         self.outcome = nn.Sequential(
-            nn.Conv2d(2 * width, 64, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * rows * columns, 128), nn.ReLU()
+            nn.Conv2d(2 * width, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * ((rows + 1) // 2) * ((columns + 1) // 2), 128),
+            nn.ReLU(),
         )
         self.reward = nn.Linear(128, len(config.reward_values))
         self.termination = nn.Linear(128, 1)
+        with torch.no_grad():
+            self.write.bias[:width] -= 1  # type: ignore[index]  # a memory that begins by holding what it has
 
     @property
     def reward_values(self) -> Tensor:
@@ -103,7 +110,7 @@ class Dynamics(nn.Module):
         return torch.tensor(self.config.reward_values, dtype=torch.float32, device=self.place.device)
 
     def blank(self, batch: int) -> Tensor:
-        """The memory before anything was seen, float [B, C, h', w']."""
+        """The memory before anything was seen, float [B, C, h, w]."""
         dtype = torch.promote_types(self.place.dtype, torch.float32)
         return torch.zeros(batch, *self.config.memory_shape, dtype=dtype, device=self.place.device)
 
@@ -116,67 +123,88 @@ class Dynamics(nn.Module):
             spread = table.std() * codebook.shape[1] ** -0.5
             table.copy_((spread * likeness @ directions).view_as(table))
 
-    def forward(self, codes: Tensor, actions: Tensor, *, seen: Tensor | None = None) -> Prediction:
-        """Every frame's distribution given those before it.
+    def forward(
+        self, codes: Tensor, actions: Tensor, *, memory: Tensor | None = None, seen: Tensor | None = None
+    ) -> Prediction:
+        """Every frame's distribution given those before it, and the memory from which to go on.
 
         Args:
             codes: int64 [B, T, h, w].
             actions: int64 [B, T-1] in [0, n_actions]; n_actions says that no action is given.
+            memory: of what came before these frames, float [B, C, h, w]; blank if not given.
             seen: the codes to condition on in place of `codes`, for training on imperfect pasts; int64 [B, T, h, w].
         """
-        seen = codes if seen is None else seen
-        memory, contexts, memories = self.blank(len(codes)), [], []
-        for t in range(actions.shape[1]):
-            memory, context = self.advance(memory, seen[:, t], actions[:, t])
-            memories.append(memory)
-            contexts.append(context)
-        context = torch.stack(contexts, 1).flatten(0, 1)  # [B*(T-1), Ch, h, w]
+        memory = self.blank(len(codes)) if memory is None else memory
+        past = (codes if seen is None else seen)[:, :-1]
+        foreseen, context, memory = self.advance(memory, past, actions)
         target = codes[:, 1:].flatten(0, 1)  # [B*(T-1), h, w]
-        logits = self.head(context, target)
-        reward, termination = self._outcome(torch.stack(memories, 1).flatten(0, 1), target)
+        reward, termination = self._outcome(foreseen, target)
         batch = {"b": len(codes)}
         return Prediction(
-            logits=rearrange(logits, "(b t) k h w -> b t h w k", **batch),
+            logits=rearrange(self.head(context, target), "(b t) k h w -> b t h w k", **batch),
             reward_logits=rearrange(reward, "(b t) r -> b t r", **batch),
             termination_logits=rearrange(termination, "(b t) -> b t", **batch),
             memory=memory,
         )
 
-    def advance(self, memory: Tensor, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Fold a frame, int64 [B, h, w], and the action taken there, int64 [B], into the memory.
-
-        Returns the next memory and the context, float [B, Ch, h, w], from which the next frame is drawn.
-        """
-        x = self._cells(codes) + self.place + self.recall(memory.to(self.place.dtype))  # [B, C, h', w']
-        for block in self.blocks:
-            x = block(x, actions)
-        update, candidate = self.gate(_norm(x)).to(memory.dtype).chunk(2, 1)
-        memory = torch.lerp(memory, candidate.tanh(), update.sigmoid())
-        pool = self.config.pool
-        context = self.context(torch.cat([F.relu(x), memory.to(x.dtype)], 1))
-        context = rearrange(context, "b (c p q) h w -> b c (h p) (w q)", p=pool, q=pool)
-        # Most of a frame is the frame before it: what was near a place reaches it without passing through the cells.
-        return memory, context + self.nearby(self.embed(codes).permute(0, 3, 1, 2))
+    def watch(self, memory: Tensor, codes: Tensor, actions: Tensor) -> Tensor:
+        """The memory after T frames, int64 [B, T, h, w], and the actions taken at each, int64 [B, T]."""
+        features = self._see(codes.flatten(0, 1), actions.flatten())
+        return self._remember(memory, features)[:, -1]
 
     @torch.no_grad()
     def draw(self, memory: Tensor, codes: Tensor, actions: Tensor, uniforms: Tensor, temperature: float) -> Draw:
-        """Sample the next frame; `uniforms`, float [B, h*w] in [0, 1), decide the codes by inverting their CDFs."""
-        memory, context = self.advance(memory, codes, actions)
+        """Sample what follows a frame, int64 [B, h, w], and the action taken there, int64 [B].
+
+        `uniforms`, float [B, h*w] in [0, 1), decide the codes by inverting their CDFs.
+        """
+        foreseen, context, memory = self.advance(memory, codes[:, None], actions[:, None])
         codes, log_prob = self.head.draw(context, uniforms, temperature)
-        reward_logits, termination_logits = self._outcome(memory, codes)
+        reward_logits, termination_logits = self._outcome(foreseen, codes)
         reward = reward_logits.float().softmax(-1) @ self.reward_values
         return Draw(memory, codes, log_prob, reward, termination_logits.float().sigmoid())
 
-    def _cells(self, codes: Tensor) -> Tensor:
-        """Embedded codes, gathered into memory cells.  [B, h, w] -> [B, C, h', w']"""
-        pool = self.config.pool
-        cells = rearrange(self.embed(codes), "b (h p) (w q) c -> b h w (p q c)", p=pool, q=pool)
-        return cells.permute(0, 3, 1, 2)  # channels last in memory
+    def advance(self, memory: Tensor, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of T frames, int64 [B, T, h, w], and the actions taken at each, int64 [B, T]: what each foresees,
 
-    def _outcome(self, memory: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Reward logits [N, R] and termination logits [N] of arriving at `codes` [N, h, w] with `memory`."""
-        features = self.outcome(torch.cat([memory.to(self.place.dtype), self._cells(codes)], 1))
+        as features [B*T, C, h, w] and as context for the head [B*T, Ch, h, w], and the memory after the last.
+        """
+        codes, actions = codes.flatten(0, 1), actions.flatten()
+        features = self._see(codes, actions)
+        memories = self._remember(memory, features)  # [B, T, C, h, w]
+        foreseen = features + self.remind(memories.flatten(0, 1).to(features.dtype))
+        for block in self.foresee:
+            foreseen = block(foreseen, actions)
+        foreseen = _norm(foreseen)
+        # Most of a frame is the frame before it: what was near a place reaches the head on a short way, too.
+        context = self.context(foreseen) + self.nearby(self._embedded(codes))
+        return foreseen, context, memories[:, -1]
+
+    def _see(self, codes: Tensor, actions: Tensor) -> Tensor:
+        """Features, float [N, C, h, w], of frames, int64 [N, h, w], each for itself, and of actions, int64 [N]."""
+        features = self._embedded(codes) + self.place
+        for block in self.see:
+            features = block(features, actions)
+        return features
+
+    def _remember(self, memory: Tensor, features: Tensor) -> Tensor:
+        """The memory, float [B, T, C, h, w], after each of T frames, given their features [B*T, C, h, w]."""
+        written = rearrange(self.write(_norm(features)), "(b t) c h w -> t b c h w", b=len(memory))
+        memories = []
+        for new in written:
+            update, candidate = (new + self.recall(memory.to(new.dtype))).to(memory.dtype).chunk(2, 1)
+            memory = torch.lerp(memory, candidate.tanh(), update.sigmoid())
+            memories.append(memory)
+        return torch.stack(memories, 1)
+
+    def _outcome(self, foreseen: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward logits [N, R] and termination logits [N] of arriving at `codes` [N, h, w] from what was foreseen."""
+        features = self.outcome(torch.cat([foreseen, self._embedded(codes)], 1))
         return self.reward(features), self.termination(features).squeeze(-1)
+
+    def _embedded(self, codes: Tensor) -> Tensor:
+        """[N, h, w] -> [N, C, h, w], channels last in memory."""
+        return self.embed(codes).permute(0, 3, 1, 2)
 
 
 class CodeHead(nn.Module):
@@ -274,25 +302,26 @@ class _MaskedConv(nn.Module):
 
 
 class _Block(nn.Module):
-    """Pre-normalised 3x3 and 1x1 convolutions, biased by the action; starts as the identity."""
+    """Pre-normalised 3x3 and 1x1 convolutions, scaled and biased by the action; starts as the identity."""
 
     def __init__(self, width: int, n_actions: int) -> None:
         super().__init__()
-        self.action = nn.Embedding(n_actions, width)
+        self.action = nn.Embedding(n_actions, 2 * width)
         self.spread = nn.Conv2d(width, width, 3, padding=1)
         self.mix = nn.Conv2d(width, width, 1)
         nn.init.zeros_(self.mix.weight)
-        nn.init.normal_(self.action.weight, std=0.5)
+        nn.init.normal_(self.action.weight, std=0.3)
 
     def forward(self, x: Tensor, actions: Tensor) -> Tensor:
-        hidden = self.spread(_norm(x)) + self.action(actions)[:, :, None, None]
+        scale, bias = self.action(actions)[:, :, None, None].chunk(2, 1)
+        hidden = self.spread(_norm(x)) * (1 + scale) + bias
         mixed: Tensor = self.mix(F.relu(hidden))
         return x + mixed
 
 
 def _norm(x: Tensor) -> Tensor:
-    """Scale each cell's channels to unit root mean square.  [B, C, h, w]"""
-    return F.rms_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
+    """Centre each place's channels and scale them to unit variance.  [N, C, h, w]"""
+    return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
 
 
 def _offsets(side: int) -> list[tuple[int, int]]:

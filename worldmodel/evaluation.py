@@ -124,14 +124,16 @@ def evaluate_prior(
 def stream_bits(dynamics: Dynamics, codes: Tensor, actions: Tensor) -> Tensor:
     """Bits per code, float [B, T-1], of every frame but the first, int64 [B, T, h, w], given all those before it.
 
-    One frame at a time with the memory carried along, so episodes of any length take the same space.
+    Piece by piece with the memory carried along, so episodes of any length take the same space.
     """
     memory, bits = dynamics.blank(len(codes)), []
-    for t in range(actions.shape[1]):
-        memory, context = dynamics.advance(memory, codes[:, t], actions[:, t])
-        nats = F.cross_entropy(dynamics.head(context, codes[:, t + 1]), codes[:, t + 1], reduction="none")
-        bits.append(nats.mean((1, 2)) / math.log(2))
-    return torch.stack(bits, 1)
+    for start in range(0, actions.shape[1], 32):
+        piece = codes[:, start : start + 33]
+        out = dynamics(piece, actions[:, start : start + 32], memory=memory)
+        memory = out.memory
+        nats = F.cross_entropy(out.logits.flatten(0, -2), piece[:, 1:].flatten(), reduction="none")
+        bits.append(nats.view(piece[:, 1:].shape).mean((2, 3)) / math.log(2))
+    return torch.cat(bits, 1)
 
 
 class CodeStatistics:

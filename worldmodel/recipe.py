@@ -34,10 +34,10 @@ class Recipe:
     order: Literal["diagonal", "raster"] = "diagonal"
     """Order in which the codes of a frame are drawn; "raster" is the paper's, and slower."""
     tokenizer_steps: int = 9_000
-    prior_steps: int = 8_000
+    prior_steps: int = 12_000
     tokenizer_batch: int = 12
     """Windows of two frames in a step of the tokenizer."""
-    prior_batch: int = 5
+    prior_batch: int = 4
     """Windows of sixteen frames in a step of the prior."""
     seed: int = 0
 
@@ -53,24 +53,43 @@ def check_trainable(store: EpisodeStore, recipe: Recipe) -> None:
     video_preset(recipe.preset, (height, width))
 
 
-def learn_tokenizer(store: EpisodeStore, recipe: Recipe, folder: Path, device: str) -> VideoVQVAE:
-    """Train a video VQ-VAE, or go on with it, in `folder`; its weights are rounded to what will be saved."""
+def learn_tokenizer(
+    store: EpisodeStore, recipe: Recipe, folder: Path, device: str, *, start: WorldModel | None = None
+) -> VideoVQVAE:
+    """Train a video VQ-VAE, or go on with it, in `folder`; its weights are rounded to what will be saved.
+
+    It begins with the weights of `start`'s, if given. Raises `UserError` when that has another shape.
+    """
     height, width, _ = store.frame_shape
     torch.manual_seed(recipe.seed)
     video = fast_layout(VideoVQVAE(video_preset(recipe.preset, (height, width))).to(device))
+    if start is not None:
+        if start.config.video != video.config:
+            raise UserError("The model to start from has a tokenizer of another shape; train without --init.")
+        video.load_state_dict(start.video.state_dict())
     objective = VideoObjective(video, store, size=recipe.tokenizer_steps * recipe.tokenizer_batch, seed=recipe.seed)
     fit(objective, FitConfig(recipe.tokenizer_steps, recipe.tokenizer_batch, 2e-3, seed=recipe.seed), folder)
     return video.bfloat16().float().eval()
 
 
-def learn_prior(store: EpisodeStore, video: VideoVQVAE, recipe: Recipe, folder: Path) -> WorldModel:
-    """Train the prior over the codes that `video` gives the store, or go on with it, in `folder`."""
+def learn_prior(
+    store: EpisodeStore, video: VideoVQVAE, recipe: Recipe, folder: Path, *, start: WorldModel | None = None
+) -> WorldModel:
+    """Train the prior over the codes that `video` gives the store, or go on with it, in `folder`.
+
+    It begins with the weights of `start`'s, if given. Raises `UserError` when that has another shape.
+    """
     device = video.quantizer.embedding.device
     codes, salience = encode_store(video, store)
     torch.manual_seed(recipe.seed)
     world = fast_layout(WorldModel(_config(store, video, recipe)).to(device))
     world.video = video
-    world.dynamics.adopt(video.quantizer.embedding)
+    if start is None:
+        world.dynamics.adopt(video.quantizer.embedding)
+    elif start.config.dynamics != world.config.dynamics:
+        raise UserError("The model to start from has other actions, rewards or shapes; train without --init.")
+    else:
+        world.dynamics.load_state_dict(start.dynamics.state_dict())
     size = recipe.prior_steps * recipe.prior_batch
     objective = DynamicsObjective(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
     fit(objective, FitConfig(recipe.prior_steps, recipe.prior_batch, 4e-3, seed=recipe.seed), folder)
@@ -100,15 +119,11 @@ def _config(store: EpisodeStore, video: VideoVQVAE, recipe: Recipe) -> WorldConf
     rewards = np.unique(store.flat("rewards"))
     if len(rewards) > MAX_REWARDS:
         rewards = np.unique(np.quantile(rewards, np.linspace(0, 1, MAX_REWARDS)))
-    code_shape = video.config.code_shape
-    pool = next(p for p in (2, 3, 1) if not any(side % p for side in code_shape))
     dynamics = DynamicsConfig(
-        code_shape=code_shape,
+        code_shape=video.config.code_shape,
         num_codes=video.config.num_codes,
         n_actions=store.n_actions,
         reward_values=tuple(float(r) for r in rewards),
-        pool=pool,
-        width={1: 256, 2: 256, 3: 288}[pool],
         order=recipe.order,
     )
     provenance = store.provenance

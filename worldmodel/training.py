@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors_and_metadata, write_tensors
+from worldmodel.optimizer import Optimizer
 
 Batch = dict[str, Tensor]
 
@@ -72,8 +73,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
     checkpoint = folder / "checkpoint.safetensors"
     model = objective.model
     device = next(model.parameters()).device
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = Optimizer(model)
     step = load_checkpoint(checkpoint, model, optimizer) if checkpoint.exists() else 0
     model.train()
     batches = iter(_loader(objective.dataset, config.batch_size, step, config.steps))
@@ -89,17 +89,14 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
             batch = {name: value.to(device) for name, value in next(batches).items()}
             with torch.autocast(device.type, torch.bfloat16):
                 loss, scalars = objective.loss(batch)
-            optimizer.zero_grad()
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(trained, 1.0)
+            norm = nn.utils.clip_grad_norm_(optimizer.parameters, 1.0)
             if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
                 raise UserError(
                     f"The loss of the {objective.name} is {loss.item():g}, its gradient {norm.item():g}, at step "
                     f"{step}: train with a learning rate below {config.learning_rate:g}; {checkpoint} is from before."
                 )
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(config, step)
-            optimizer.step()
+            optimizer.step(_learning_rate(config, step))
             step += 1
             progress.update(task, advance=1, loss=f"loss {loss.item():.3f}")
             if step % 20 == 0 or step == config.steps:
@@ -133,32 +130,27 @@ def _interrupts_deferred() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, step: int) -> None:
     """Everything that resuming needs, in one file that is replaced whole."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in optimizer.state().items()}
     write_tensors(path, tensors, {"step": str(step)})
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> int:
     """Restore model and optimizer; returns the step. Raises `UserError` for a damaged file, or another model's."""
     tensors, metadata = read_tensors_and_metadata(path)
-    state: dict[int, dict[str, Tensor]] = {}
-    weights = {}
-    for name, value in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "model":
-            weights[rest] = value
-        else:
-            index, _, key = rest.partition(".")
-            state.setdefault(int(index), {})[key] = value
     try:
-        model.load_state_dict(weights)
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        model.load_state_dict(_below("model.", tensors))
+        optimizer.load_state(_below("optimizer.", tensors))
         return int(metadata["step"])
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, ValueError, IndexError) as error:
         raise UserError(f"{path} is a checkpoint of another model; choose another --out, or remove it.") from error
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _learning_rate(config: FitConfig, step: int) -> float:

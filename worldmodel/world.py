@@ -75,8 +75,8 @@ class WorldModel(nn.Module):
             )
         self._check_actions(actions)
         memory = self.dynamics.blank(len(codes))
-        for t in range(actions.shape[1]):
-            memory, _ = self.dynamics.advance(memory, codes[:, t], actions[:, t])
+        if actions.shape[1]:
+            memory = self.dynamics.watch(memory, codes[:, :-1], actions)
         reach = self.config.video.memory
         first = codes[:, :1].expand(-1, max(reach - codes.shape[1], 0), -1, -1)
         return WorldState(torch.cat([first, codes], 1)[:, -reach:].clone(), memory)
