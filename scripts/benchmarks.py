@@ -81,10 +81,10 @@ def _sign(models: dict[str, Result]) -> Iterator[str]:
         return
     yield "## Do the codes keep what earns reward?"
     yield (
-        "A probe tells from one frame the sign of the next reward, at most 8 steps ahead. It embeds each patch, from "
-        "its code (a table) or from its pixels (a linear map), in 32 numbers; then come two 3x3 convolutions and a "
-        "linear score. AUC on held-out episodes: mean ± spread over seeds, and in brackets the 95% bootstrap interval "
-        "over episodes."
+        "A probe tells from one frame the sign of the next reward, at most 8 steps ahead. It maps each patch linearly "
+        "to 32 numbers, from its code's embedding or from its pixels; then come two 3x3 convolutions and a linear "
+        "score. AUC on held-out episodes: mean ± spread over seeds, and in brackets the 95% bootstrap interval over "
+        "episodes."
     )
     rows = []
     for name, s in found.items():

@@ -89,7 +89,7 @@ class Evaluation:
         heldout = Foresight.read(self.stores[0], self.world.video)
         for store in self.stores[1:]:
             heldout += Foresight.read(store, self.world.video, first_episode=len(self.stores[0]))
-        return evaluate_sign(training, heldout, self.world.num_codes)
+        return evaluate_sign(training, heldout, self.world.video.quantizer.embedding.detach())
 
     def rollouts(self) -> Result:
         return evaluate_rollouts(self.world, self.episodes, self.masks)

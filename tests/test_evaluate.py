@@ -189,6 +189,10 @@ def test_speed_counts_every_row() -> None:
     assert measure_speed(tiny_world(), 8, seconds=0)["steps_per_second"] > 0
 
 
+def codebook() -> torch.Tensor:
+    return torch.randn(N_CODES, 4, generator=torch.Generator().manual_seed(2))
+
+
 def foresight(seed: int, *, codes_tell: bool) -> Foresight:
     """600 frames of 20 episodes whose codes, or whose pixels, alone show which reward comes."""
     generator = torch.Generator().manual_seed(seed)
@@ -204,7 +208,9 @@ def foresight(seed: int, *, codes_tell: bool) -> Foresight:
 
 @pytest.mark.parametrize("codes_tell", [True, False])
 def test_the_probe_finds_the_sign_where_it_is_and_only_there(codes_tell: bool) -> None:
-    result = evaluate_sign(foresight(0, codes_tell=codes_tell), foresight(1, codes_tell=codes_tell), N_CODES, seeds=2)
+    result = evaluate_sign(
+        foresight(0, codes_tell=codes_tell), foresight(1, codes_tell=codes_tell), codebook(), seeds=2
+    )
     told, hidden = ("codes", "pixels") if codes_tell else ("pixels", "codes")
     assert result[told]["auc"] > 0.95
     assert abs(result[hidden]["auc"] - 0.5) < 0.15
@@ -217,7 +223,7 @@ def test_the_probe_is_stopped_by_episodes_with_rewards_however_they_are_numbered
     data.episode *= 5  # none of the numbers is 4 more than a multiple of 5
     learned_from, stopped_by = split(data)
     assert (len(learned_from.episode.unique()), len(stopped_by.episode.unique())) == (16, 4)
-    assert evaluate_sign(data, foresight(1, codes_tell=True), N_CODES, seeds=1)["codes"]["auc"] > 0.9
+    assert evaluate_sign(data, foresight(1, codes_tell=True), codebook(), seeds=1)["codes"]["auc"] > 0.9
 
 
 def test_rewards_of_one_sign_cannot_be_probed() -> None:
@@ -229,7 +235,7 @@ def test_rewards_of_one_sign_cannot_be_probed() -> None:
         (few[few.episode < 4], good, "every fifth of the training"),
     ]:
         with pytest.raises(UserError, match=f"must occur in {words} episodes"):
-            evaluate_sign(training, heldout, N_CODES)
+            evaluate_sign(training, heldout, codebook())
 
 
 def test_foresight_looks_at_the_next_reward_that_is_not_zero(tmp_path: Path) -> None:

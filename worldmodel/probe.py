@@ -58,15 +58,21 @@ class Foresight:
 
 
 class Probe(nn.Module):
-    """One embedding a patch, from its code or from its pixels; then for both the same two convolutions and a score."""
+    """A linear map a patch, of its code's embedding or of its pixels; then the same two convolutions and a score."""
 
-    def __init__(self, data: Foresight, *, num_codes: int | None, width: int = 64) -> None:
-        """`num_codes`: K for a probe on codes, None for a probe on the pixels of the same patches."""
+    def __init__(self, data: Foresight, *, codebook: Tensor | None, width: int = 64) -> None:
+        """`codebook`: float [K, D] for a probe on codes, None for a probe on the pixels of the same patches."""
         super().__init__()
         _, rows, columns = data.codes.shape
         patch = data.frames.shape[1] // rows
-        self.on_codes = num_codes is not None
-        self.embed = nn.Embedding(num_codes, 32) if num_codes else nn.Conv2d(3, 32, patch, stride=patch)
+        self.on_codes = codebook is not None
+        if codebook is None:
+            self.embed: nn.Module = nn.Conv2d(3, 32, patch, stride=patch)
+        else:  # rare codes are told from their likeness to others, and from what is learned of themselves
+            vectors = codebook / codebook.std()
+            self.embed = nn.Sequential(
+                nn.Embedding.from_pretrained(vectors, freeze=False), nn.Linear(len(vectors.T), 32)
+            )
         self.score = nn.Sequential(
             nn.Conv2d(32, width, 3, padding=1),
             nn.ReLU(),
@@ -89,7 +95,7 @@ def split(training: Foresight) -> tuple[Foresight, Foresight]:
     return training[~chosen], training[chosen]
 
 
-def evaluate_sign(training: Foresight, heldout: Foresight, num_codes: int, *, seeds: int = 5) -> Result:
+def evaluate_sign(training: Foresight, heldout: Foresight, codebook: Tensor, *, seeds: int = 5) -> Result:
     """AUC on `heldout` of probes trained on `training`, on codes and on pixels: mean and spread over seeds.
 
     The interval is a 95% bootstrap over the held-out episodes, of the scores averaged over the seeds; that of the
@@ -104,7 +110,7 @@ def evaluate_sign(training: Foresight, heldout: Foresight, num_codes: int, *, se
             )
     scores = {
         name: torch.stack([fit_probe(training, heldout, k, seed) for seed in range(seeds)])
-        for name, k in (("codes", num_codes), ("pixels", None))
+        for name, k in (("codes", codebook), ("pixels", None))
     }
     result: Result = {
         "frames": len(heldout.codes),
@@ -121,11 +127,13 @@ def evaluate_sign(training: Foresight, heldout: Foresight, num_codes: int, *, se
     return result
 
 
-def fit_probe(training: Foresight, heldout: Foresight, num_codes: int | None, seed: int, *, epochs: int = 12) -> Tensor:
-    """Train a probe and score the held-out frames, float [N]."""
+def fit_probe(
+    training: Foresight, heldout: Foresight, codebook: Tensor | None, seed: int, *, epochs: int = 12
+) -> Tensor:
+    """Train a probe, on codes if their `codebook` is given, and score the held-out frames, float [N]."""
     torch.manual_seed(seed)
     train, check = split(training)
-    probe = Probe(training, num_codes=num_codes)
+    probe = Probe(training, codebook=codebook)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=0.05)
     best, kept = -1.0, copy.deepcopy(probe.state_dict())
     for _ in range(epochs):

@@ -68,7 +68,7 @@ def learn_tokenizer(
             raise UserError("The model to start from has a tokenizer of another shape; train without --init.")
         video.load_state_dict(start.video.state_dict())
     objective = VideoObjective(video, store, size=recipe.tokenizer_steps * recipe.tokenizer_batch, seed=recipe.seed)
-    fit(objective, FitConfig(recipe.tokenizer_steps, recipe.tokenizer_batch, 2e-3, seed=recipe.seed), folder)
+    fit(objective, FitConfig(recipe.tokenizer_steps, recipe.tokenizer_batch, 1.5e-3, seed=recipe.seed), folder)
     return video.bfloat16().float().eval()
 
 
