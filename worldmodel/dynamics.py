@@ -14,6 +14,7 @@ remembered is learned.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -241,41 +242,47 @@ class CodeHead(nn.Module):
     def draw(self, context: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Codes, int64 [N, h, w], and their log-probability, float [N] in nats; `uniforms` float [N, h*w]."""
         n, size = len(context), self.rows * self.columns
-        context = rearrange(context, "n c h w -> n (h w) c")
+        order, groups = self._plan  # from here on positions stand in the order in which they are drawn
+        context = rearrange(context, "n c h w -> n (h w) c")[:, order]
+        uniforms = uniforms[:, order]
         # One row past the end stays zero: what a tap sees beyond the frame's edge.
         embedded = context.new_zeros(n, size + 1, self.embed.embedding_dim)
         first = context.new_zeros(n, size + 1, context.shape[-1])
         codes = torch.empty(n, size, dtype=torch.int64, device=context.device)
-        log_prob = uniforms.new_zeros(n)
+        probability = torch.empty_like(uniforms)
         before, around = self.before.taps(), self.around.taps()
         out_weight, out_bias = self.logits.weight.flatten(1), self.logits.bias
-        for here, seen_before, seen_around in self._groups:
-            first[:, here] = F.relu(context[:, here] + F.linear(embedded[:, seen_before].flatten(2), *before))
-            second = F.relu(first[:, here] + F.linear(first[:, seen_around].flatten(2), *around))
-            logits = F.linear(second, out_weight, out_bias).to(uniforms.dtype) / temperature  # [N, n, K]
-            drawn, drawn_log_prob = _invert_cdf(logits, uniforms[:, here])
-            codes[:, here] = drawn
-            embedded[:, here] = self.embed(drawn)
-            log_prob += drawn_log_prob.sum(1)
-        return codes.view(n, self.rows, self.columns), log_prob
+        for here, seen_before, seen_around in groups:
+            new = F.relu(context[:, here] + F.linear(embedded[:, seen_before].flatten(2), *before))
+            first[:, here] = new
+            new = F.relu(new + F.linear(first[:, seen_around].flatten(2), *around))
+            logits = F.linear(new, out_weight, out_bias).to(uniforms.dtype) / temperature  # [N, n, K]
+            codes[:, here], probability[:, here] = _invert_cdf(logits, uniforms[:, here])
+            embedded[:, here] = self.embed(codes[:, here])
+        frame = torch.empty_like(codes)
+        frame[:, order] = codes
+        return frame.view(n, self.rows, self.columns), probability.log().sum(1)
 
     @cached_property
-    def _groups(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """For each group in turn: its positions [n], and those its two layers look at, [n, taps]."""
-        places = [(i, j) for i in range(self.rows) for j in range(self.columns)]
-        ranks = sorted({self._rank(i, j) for i, j in places})
-        groups = []
-        for rank in ranks:
-            here = [(i, j) for i, j in places if self._rank(i, j) == rank]
-            index = [torch.tensor([i * self.columns + j for i, j in here])]
-            for conv in (self.before, self.around):
-                index.append(torch.tensor([[self._index(i + a, j + b) for a, b in conv.offsets] for i, j in here]))
-            groups.append((index[0], index[1], index[2]))
-        return groups
+    def _plan(self) -> tuple[Tensor, list[tuple[slice, Tensor, Tensor]]]:
+        """The positions, [h*w], in the order in which they are drawn, and for each group in turn
 
-    def _index(self, row: int, column: int) -> int:
-        inside = 0 <= row < self.rows and 0 <= column < self.columns
-        return row * self.columns + column if inside else self.rows * self.columns
+        its stretch of that order, of n positions, and those that its two layers look at, [n, taps], in that order.
+        """
+        places = [(i, j) for i in range(self.rows) for j in range(self.columns)]
+        ordered = sorted(places, key=lambda place: self._rank(*place))
+        turn = {place: index for index, place in enumerate(ordered)}
+        beyond = len(places)
+        groups = []
+        for _, members in groupby(ordered, key=lambda place: self._rank(*place)):
+            group = list(members)
+            start = turn[group[0]]
+            taps = [
+                torch.tensor([[turn.get((i + a, j + b), beyond) for a, b in conv.offsets] for i, j in group])
+                for conv in (self.before, self.around)
+            ]
+            groups.append((slice(start, start + len(group)), taps[0], taps[1]))
+        return torch.tensor([i * self.columns + j for i, j in ordered]), groups
 
 
 class _MaskedConv(nn.Module):
@@ -330,9 +337,9 @@ def _offsets(side: int) -> list[tuple[int, int]]:
 
 
 def _invert_cdf(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample by inverting the CDF: logits [..., K], uniforms [...] -> codes and their log-probabilities [...]."""
+    """Sample by inverting the CDF: logits [..., K], uniforms [...] -> codes and their probabilities [...]."""
     probability = logits.softmax(-1)
     cdf = probability.cumsum(-1)
     code = torch.searchsorted(cdf, (uniforms * cdf[..., -1]).unsqueeze(-1), right=True)
     code = code.clamp_max(logits.shape[-1] - 1)
-    return code.squeeze(-1), probability.gather(-1, code).log().squeeze(-1)
+    return code.squeeze(-1), probability.gather(-1, code).squeeze(-1)
