@@ -105,7 +105,7 @@ def _rollouts(models: dict[str, Result]) -> Iterator[str]:
         "start (16 pixels or more in the middle half), and whose true frame shows it at that horizon (16 pixels), the "
         "share that show it too; in brackets their number. Made up: the share that show it where the truth has none."
     )
-    for name, r in found.items():
+    for name, r in ((name, r) for name, results in found.items() for r in results):
         header = ["horizon", "PSNR, dB", "SSIM"]
         for thing in r["things"]:
             header += [f"IoU {thing}", f"{thing} kept", "made up"]
@@ -121,7 +121,8 @@ def _rollouts(models: dict[str, Result]) -> Iterator[str]:
         worse = [h for h, (a, b) in enumerate(zip(r["psnr"], r["psnr_still"], strict=True), 1) if a <= b]
         verdict = f"worse at {', '.join(map(str, worse))}" if worse else "better at every horizon"
         yield (
-            f"**{name}**: {r['starts']} starts, {r['samples']} dreams each, {r['context']} given frames. "
+            f"**{name}**, temperature {r['temperature']:g}: {r['starts']} starts, {r['samples']} dreams each, "
+            f"{r['context']} given frames. "
             f"PSNR against holding still, horizons 1 to {len(r['psnr'])}: {verdict}."
         )
         yield _table(header, rows)
@@ -188,7 +189,7 @@ def _commands(models: dict[str, Result]) -> Iterator[str]:
     yield "```bash\n" + "\n".join(commands) + "\n```"
 
 
-def _having(models: dict[str, Result], part: str) -> dict[str, Result]:
+def _having(models: dict[str, Result], part: str) -> dict[str, Any]:
     return {name: m[part] for name, m in models.items() if m.get(part)}
 
 

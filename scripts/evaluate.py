@@ -91,8 +91,9 @@ class Evaluation:
             heldout += Foresight.read(store, self.world.video, first_episode=len(self.stores[0]))
         return evaluate_sign(training, heldout, self.world.video.quantizer.embedding.detach())
 
-    def rollouts(self) -> Result:
-        return evaluate_rollouts(self.world, self.episodes, self.masks)
+    def rollouts(self) -> list[Result]:
+        """As likely as the prior says, and keeping to what it thinks likeliest, which PSNR rewards."""
+        return [evaluate_rollouts(self.world, self.episodes, self.masks, temperature=t) for t in (1.0, 0.5)]
 
     def outcomes(self) -> Result:
         more = [episode for store in self.stores[1:] for episode in coded_episodes(store, self.world)]
@@ -116,7 +117,7 @@ def main(args: Args) -> None:
     models = read_benchmarks(args.out)
     evaluation = Evaluation(args)
     args.out.mkdir(parents=True, exist_ok=True)  # before the work, so that a folder that cannot be is known by now
-    measures: dict[str, Callable[[], Result | None]] = {
+    measures: dict[str, Callable[[], Result | list[Result] | None]] = {
         "tokenizer": evaluation.tokenizer,
         "prior": evaluation.prior,
         "sign": evaluation.sign,

@@ -34,11 +34,14 @@ class Start:
         return self.episode.codes[first : self.frame + 1], self.episode.actions[first : self.frame]
 
 
-def imagine_along(world: WorldModel, starts: list[Start], horizon: int, *, seed: int = 0) -> Rollout:
+def imagine_along(
+    world: WorldModel, starts: list[Start], horizon: int, *, seed: int = 0, temperature: float = 1.0
+) -> Rollout:
     """Dream `horizon` steps from every start under the actions that were really taken."""
     codes, given = (torch.stack(part) for part in zip(*(start.context() for start in starts), strict=True))
     actions = torch.stack([s.episode.actions[s.frame : s.frame + horizon] for s in starts])
-    return world.imagine(world.observe_codes(codes, given), actions, rngs=generators(seed, len(starts)))
+    state, rngs = world.observe_codes(codes, given), generators(seed, len(starts))
+    return world.imagine(state, actions, rngs=rngs, temperature=temperature)
 
 
 def returns(dream: Rollout) -> Tensor:
@@ -55,6 +58,7 @@ def evaluate_rollouts(
     horizon: int = HORIZON,
     every: int = 20,
     samples: int = 2,
+    temperature: float = 1.0,
 ) -> Result:
     """Dreams under the true actions, by horizon 1 to `horizon`, beside the last given frame held still.
 
@@ -75,7 +79,7 @@ def evaluate_rollouts(
     pieces: list[tuple[Tensor, ...]] = []
     for i in range(0, len(starts), ROWS):
         some = starts[i : i + ROWS]
-        dream = imagine_along(world, some, horizon, seed=i).frames()  # [N, H, H_px, W_px, 3]
+        dream = imagine_along(world, some, horizon, seed=i, temperature=temperature).frames()  # [N, H, H_px, W_px, 3]
         truth = torch.stack([s.episode.frames[s.frame : s.frame + horizon + 1] for s in some])
         last, truth = truth[:, :1], truth[:, 1:]
         still = last.expand_as(truth)
@@ -87,6 +91,7 @@ def evaluate_rollouts(
         "starts": len(starts) // samples,
         "samples": samples,
         "context": CONTEXT,
+        "temperature": temperature,
         **{name: value.mean(0).tolist() for name, value in zip(names, joined, strict=False)},
         "things": {name: _keeping(*seen) for name, seen in zip(masks, joined[len(names) :], strict=True)},
     }
