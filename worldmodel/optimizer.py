@@ -11,7 +11,7 @@ class Optimizer:
 
     A kernel [out, in, ...] is the matrix [out, in * ...]. Muon orthogonalises a matrix's step, so that directions of
     small gradient learn as fast as the others; its step is scaled to the size of AdamW's, and both share one learning
-    rate. On the prior it needs about half the steps of AdamW alone (benchmarks/README.md).
+    rate.
     """
 
     def __init__(self, model: nn.Module) -> None:
