@@ -14,7 +14,6 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
 from worldmodel.recipe import Recipe, check_trainable, learn_prior, learn_tokenizer
-from worldmodel.video import VideoVQVAE
 from worldmodel.world import WorldModel
 
 SAME = ("store", "tokenizer", "init", "preset", "order", "seed")  # what a training that goes on must have in common
@@ -44,9 +43,9 @@ class Args:
 
 def main(args: Args) -> None:
     store = EpisodeStore.open(args.store)
-    check_trainable(store, args.recipe)
-    given = _given_tokenizer(args, store)
+    given = None if args.tokenizer is None else WorldModel.from_pretrained(args.tokenizer, device=args.device).video
     start = None if args.init is None else WorldModel.from_pretrained(args.init, device=args.device)
+    check_trainable(store, args.recipe, tokenizer=given, start=start)
     _write_settings(args)
     try:
         video = given
@@ -64,24 +63,15 @@ def main(args: Args) -> None:
         print(f"The tokenizer is in {args.out / 'tokenizer'}; the same command without --stage goes on with the prior.")
 
 
-def _given_tokenizer(args: Args, store: EpisodeStore) -> VideoVQVAE | None:
-    if args.tokenizer is None:
-        return None
-    world = WorldModel.from_pretrained(args.tokenizer, device=args.device)
-    if world.frame_shape != store.frame_shape:
-        raise UserError(
-            f"The tokenizer of {args.tokenizer} sees frames {world.frame_shape}, those of {args.store} are "
-            f"{store.frame_shape}; train without --tokenizer."
-        )
-    return world.video
-
-
 def _write_settings(args: Args) -> None:
     """Leave `train.json` beside the checkpoints, unless another training lives there already."""
     settings = _settings(args)
     path = args.out / "train.json"
     if path.exists():
-        before = json.loads(path.read_text())
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is damaged; choose another --out, or remove it.") from error
         other = [f"{name} {before.get(name)}" for name in SAME if before.get(name) != settings[name]]
         if other:
             raise UserError(f"{args.out} holds a training with {', '.join(other)}; choose another --out.")

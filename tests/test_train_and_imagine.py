@@ -74,6 +74,19 @@ def test_a_prior_alone_is_trained_on_the_tokenizer_of_another_model(trained: Pat
     assert made.config.dynamics.order == "raster"
 
 
+def test_training_can_begin_with_the_weights_of_another_model(trained: Path, tmp_path: Path) -> None:
+    other = trained / "run" / "model"
+    steps = ["--tokenizer-steps", "1", "--prior-steps", "1", "--seed", "7"]  # a first step is a tiny one
+    assert command("train", trained / "store", "--out", tmp_path, "--init", other, *steps).returncode == 0
+    given, made = (WorldModel.from_pretrained(f) for f in (other, tmp_path / "model"))
+    for (name, one), moved in zip(given.named_parameters(), made.parameters(), strict=True):
+        if name != "video.quantizer.embedding":  # which follows the data and its averages, not the gradient
+            assert one.sub(moved).abs().max() < 0.01, name
+    with_other_codes = ["--init", other, "--preset", "paper", *steps]
+    assert "without --init" in refused("train", trained / "store", "--out", tmp_path / "paper", *with_other_codes)
+    assert not (tmp_path / "paper").exists()
+
+
 def test_imagining_along_a_recorded_episode_writes_a_strip_a_film_and_arrays(trained: Path, tmp_path: Path) -> None:
     done = command("imagine", "--model", trained / "run" / "model", "--store", trained / "store", "--out", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from worldmodel.objectives import DynamicsObjective, VideoObjective
 from worldmodel.salience import PixelWeight
 from worldmodel.state import ContextBank
 from worldmodel.training import FitConfig, fit
-from worldmodel.video import VideoVQVAE, video_preset
+from worldmodel.video import VideoConfig, VideoVQVAE, video_preset
 from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldConfig, WorldModel, fast_layout
 
@@ -46,11 +46,23 @@ class Recipe:
             raise UserError("Steps and batches are 1 or more, and the seed is 0 or more.")
 
 
-def check_trainable(store: EpisodeStore, recipe: Recipe) -> None:
+def check_trainable(
+    store: EpisodeStore, recipe: Recipe, *, tokenizer: VideoVQVAE | None = None, start: WorldModel | None = None
+) -> None:
     """Raise `UserError` for whatever would stop the training of a world later on."""
     WindowDataset(store, DynamicsObjective.window, size=1)
-    height, width, _ = store.frame_shape
-    video_preset(recipe.preset, (height, width))
+    video = tokenizer.config if tokenizer else _video_config(store, recipe)
+    if video.frame_size != store.frame_shape[:2]:
+        raise UserError(
+            f"The tokenizer sees frames of {video.frame_size[0]}x{video.frame_size[1]}, those of {store.address} are "
+            f"{store.frame_shape[0]}x{store.frame_shape[1]}; train without --tokenizer."
+        )
+    if start is None:
+        return
+    if tokenizer is None and start.config.video != video:
+        raise UserError("The model to start from has a tokenizer of another shape; train without --init.")
+    if start.config.dynamics != _config(store, video, recipe).dynamics:
+        raise UserError("The model to start from has other actions, rewards or shapes; train without --init.")
 
 
 def learn_tokenizer(
@@ -58,14 +70,11 @@ def learn_tokenizer(
 ) -> VideoVQVAE:
     """Train a video VQ-VAE, or go on with it, in `folder`; its weights are rounded to what will be saved.
 
-    It begins with the weights of `start`'s, if given. Raises `UserError` when that has another shape.
+    It begins with the weights of `start`'s, if given.
     """
-    height, width, _ = store.frame_shape
     torch.manual_seed(recipe.seed)
-    video = fast_layout(VideoVQVAE(video_preset(recipe.preset, (height, width))).to(device))
+    video = fast_layout(VideoVQVAE(_video_config(store, recipe)).to(device))
     if start is not None:
-        if start.config.video != video.config:
-            raise UserError("The model to start from has a tokenizer of another shape; train without --init.")
         video.load_state_dict(start.video.state_dict())
     objective = VideoObjective(video, store, size=recipe.tokenizer_steps * recipe.tokenizer_batch, seed=recipe.seed)
     fit(objective, FitConfig(recipe.tokenizer_steps, recipe.tokenizer_batch, 1.5e-3, seed=recipe.seed), folder)
@@ -77,17 +86,15 @@ def learn_prior(
 ) -> WorldModel:
     """Train the prior over the codes that `video` gives the store, or go on with it, in `folder`.
 
-    It begins with the weights of `start`'s, if given. Raises `UserError` when that has another shape.
+    It begins with the weights of `start`'s, if given.
     """
     device = video.quantizer.embedding.device
     codes, salience = encode_store(video, store)
     torch.manual_seed(recipe.seed)
-    world = fast_layout(WorldModel(_config(store, video, recipe)).to(device))
+    world = fast_layout(WorldModel(_config(store, video.config, recipe)).to(device))
     world.video = video
     if start is None:
         world.dynamics.adopt(video.quantizer.embedding)
-    elif start.config.dynamics != world.config.dynamics:
-        raise UserError("The model to start from has other actions, rewards or shapes; train without --init.")
     else:
         world.dynamics.load_state_dict(start.dynamics.state_dict())
     size = recipe.prior_steps * recipe.prior_batch
@@ -115,19 +122,24 @@ def encode_store(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor
     return torch.cat(encoded), torch.where(count > 0, total / count.clamp_min(1), 1.0)
 
 
-def _config(store: EpisodeStore, video: VideoVQVAE, recipe: Recipe) -> WorldConfig:
+def _video_config(store: EpisodeStore, recipe: Recipe) -> VideoConfig:
+    height, width, _ = store.frame_shape
+    return video_preset(recipe.preset, (height, width))
+
+
+def _config(store: EpisodeStore, video: VideoConfig, recipe: Recipe) -> WorldConfig:
     rewards = np.unique(store.flat("rewards"))
     if len(rewards) > MAX_REWARDS:
         rewards = np.unique(np.quantile(rewards, np.linspace(0, 1, MAX_REWARDS)))
     dynamics = DynamicsConfig(
-        code_shape=video.config.code_shape,
-        num_codes=video.config.num_codes,
+        code_shape=video.code_shape,
+        num_codes=video.num_codes,
         n_actions=store.n_actions,
         reward_values=tuple(float(r) for r in rewards),
         order=recipe.order,
     )
     provenance = store.provenance
-    return WorldConfig(video.config, dynamics, tuple(provenance["action_meanings"]), provenance["fps"])
+    return WorldConfig(video, dynamics, tuple(provenance["action_meanings"]), provenance["fps"])
 
 
 def _contexts(store: EpisodeStore, codes: Tensor) -> ContextBank:
