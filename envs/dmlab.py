@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.actions import check_action
 from worldmodel.errors import UserError
 
 # The nine actions of IMPALA (Espeholt et al., 2018). The engine's seven numbers are: look left-right and look down-up
@@ -102,6 +103,7 @@ class DMLabEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return self._observe(), {}
 
     def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        check_action(action, self.action_space)
         reward = self._lab.step(self._actions[action], num_steps=self.frame_skip)
         return self._observe(), reward, False, not self._lab.is_running(), {}
 

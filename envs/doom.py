@@ -13,6 +13,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from PIL import Image
 
+from envs.actions import check_action
 from worldmodel.errors import UserError, require
 
 SCENARIOS = (
@@ -92,6 +93,7 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         return self._observe(), {}
 
     def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        check_action(action, self.action_space)
         reward = self._game.make_action(self._buttons[action], self.frame_skip)
         finished = self._game.is_episode_finished()
         truncated = finished and self._game.is_episode_timeout_reached()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from envs.window import Window
 from worldmodel.errors import UserError
 from worldmodel.state import WorldState
-from worldmodel.world import WorldModel
+from worldmodel.world import WorldModel, check_temperature
 
 Obs = Literal["pixels", "latents"]
 
@@ -83,11 +83,9 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
     ) -> None:
         if obs not in ("pixels", "latents"):
             raise UserError(f'Observations are "pixels" or "latents", not {obs!r}.')
-        if num_envs < 1 or horizon < 1 or not temperature > 0:
-            raise UserError(
-                "Dreams need num_envs and horizon of 1 or more and a temperature above 0, "
-                f"not {num_envs}, {horizon} and {temperature}."
-            )
+        if num_envs < 1 or horizon < 1:
+            raise UserError(f"Dreams need num_envs and horizon of 1 or more, not {num_envs} and {horizon}.")
+        check_temperature(temperature)
         if render_mode not in (None, "rgb_array"):
             raise UserError(f'Many dreams render as "rgb_array" or not at all, not {render_mode!r}.')
         world = model

@@ -11,7 +11,6 @@ import torch
 
 from envs.dmlab_fruit import FRUIT
 from scripts.benchmarks import read_benchmarks, write_benchmarks
-from scripts.progress import track
 from worldmodel.dream_evaluation import (
     CONTEXT,
     HORIZON,
@@ -24,6 +23,7 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
 from worldmodel.evaluation import Masks, Result, check_store, coded_episodes, evaluate_prior, evaluate_tokenizer
 from worldmodel.probe import Foresight, evaluate_sign
+from worldmodel.progress import track
 from worldmodel.world import WorldModel
 
 Part = Literal["tokenizer", "prior", "sign", "rollouts", "outcomes", "long-dream", "speed"]

@@ -6,8 +6,8 @@ from typing import Annotated
 import tyro
 
 from envs.exporters import export_minari
-from scripts.progress import track
 from worldmodel.episodes import EpisodeStore
+from worldmodel.progress import track
 
 
 @dataclass

@@ -15,7 +15,7 @@ from worldmodel.evaluation import check_store
 from worldmodel.files import write_bytes
 from worldmodel.pictures import strips, write_film, write_png
 from worldmodel.state import WorldState, generators
-from worldmodel.world import WorldModel
+from worldmodel.world import WorldModel, check_temperature
 
 FIGURE7_GIVEN, FIGURE7_IMAGINED = 6, 10
 
@@ -49,8 +49,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    if args.temperature <= 0:
-        raise UserError(f"The temperature is above 0, not {args.temperature:g}.")
+    check_temperature(args.temperature)
     if args.seed < 0:
         raise UserError(f"--seed is 0 or more, not {args.seed}.")
     world = WorldModel.from_pretrained(args.model)
@@ -138,8 +137,8 @@ def _actions(text: str | None, world: WorldModel, recorded: Tensor) -> Tensor:
         return actions
     chosen: list[int] = []
     for part in text.split(","):
-        name, _, count = part.partition("*")
-        chosen += [action_id(name.strip(), world)] * _count(count.strip(), part)
+        name, star, count = part.partition("*")
+        chosen += [action_id(name.strip(), world)] * (_count(count.strip(), part) if star else 1)
     return torch.tensor(chosen)
 
 
@@ -148,7 +147,7 @@ def action_id(name: str, world: WorldModel) -> int:
     names = world.action_meanings
     if name in names:
         return names.index(name)
-    if name.isdigit() and int(name) < world.n_actions:
+    if name.isdecimal() and int(name) < world.n_actions:
         return int(name)
     raise UserError(
         f'There is no action "{name}": this world has {", ".join(f"{i} {n}" for i, n in enumerate(names))}.'
@@ -156,9 +155,7 @@ def action_id(name: str, world: WorldModel) -> int:
 
 
 def _count(text: str, part: str) -> int:
-    if not text:
-        return 1
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise UserError(f'"{part.strip()}" is not an action with a count, like "forward*10".')
     return int(text)
 

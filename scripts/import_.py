@@ -5,8 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from scripts.progress import track
 from worldmodel.importers import import_episodes, open_source
+from worldmodel.progress import track
 
 
 @dataclass

@@ -24,7 +24,7 @@ class Args:
     """Train a world model: first the tokenizer (the video VQ-VAE), then the prior over its codes.
 
     Run the same command again to go on after an interruption: each part resumes from its last checkpoint. With more
-    steps a finished training goes on, too.
+    prior steps a finished training goes on, too.
     """
 
     store: Annotated[str, tyro.conf.Positional]
@@ -42,10 +42,14 @@ class Args:
 
 
 def main(args: Args) -> None:
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("There is no CUDA device here: train with --device cpu.")
+    if args.tokenizer and args.stage == "tokenizer":
+        raise UserError("With --tokenizer there is no tokenizer to train: leave out one of --tokenizer and --stage.")
     store = EpisodeStore.open(args.store)
     given = None if args.tokenizer is None else WorldModel.from_pretrained(args.tokenizer, device=args.device).video
     start = None if args.init is None else WorldModel.from_pretrained(args.init, device=args.device)
-    check_trainable(store, args.recipe, tokenizer=given, start=start)
+    check_trainable(store, args.recipe, tokenizer=given, start=start, prior=args.stage == "both")
     _write_settings(args)
     try:
         video = given
@@ -75,6 +79,12 @@ def _write_settings(args: Args) -> None:
         other = [f"{name} {before.get(name)}" for name in SAME if before.get(name) != settings[name]]
         if other:
             raise UserError(f"{args.out} holds a training with {', '.join(other)}; choose another --out.")
+        steps = before.get("tokenizer_steps")
+        if (args.out / "prior").exists() and not args.tokenizer and steps != settings["tokenizer_steps"]:
+            raise UserError(
+                f"The prior in {args.out} is of the tokenizer after {steps} steps: keep --tokenizer-steps, or choose "
+                "another --out."
+            )
     args.out.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(settings, indent=2) + "\n")
 

@@ -36,6 +36,12 @@ def files(folder: Path) -> set[Path]:
     [
         ("imagine --model maze --seed -1", "--seed"),
         ("imagine --model maze --temperature 0", "temperature"),
+        ("imagine --model maze --temperature nan", "temperature"),
+        ("imagine --model maze --actions left*", "not an action with a count"),
+        ("imagine --model maze --actions left*²", "not an action with a count"),
+        ("train store --out new --tokenizer maze --stage tokenizer", "no tokenizer to train"),
+        ("train store --out new --prior-lr -1", "Learning rates"),
+        ("train store --out new --init store", "not a model"),
         ("imagine --model maze --actions empty.txt", "has no actions"),
         ("imagine --model maze --actions empty.npy", "not a list of action ids"),
         ("imagine --model maze --out file", "Cannot read or write file"),

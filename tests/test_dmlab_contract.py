@@ -167,6 +167,15 @@ def test_a_wrong_action_is_named(lab: Any, actions: dict[str, tuple[int, ...]], 
         make(actions=actions)
 
 
+def test_an_action_out_of_range_moves_nothing(lab: Any) -> None:
+    env = make().unwrapped
+    env.reset(seed=0)
+    for action in (-1, 9):
+        with pytest.raises(UserError, match="no action of this world"):
+            env.step(action)
+    env.close()
+
+
 def test_an_unknown_level_is_named(lab: Any) -> None:
     with pytest.raises(UserError, match="'no_such_level'"):
         make(level="no_such_level")

@@ -98,6 +98,15 @@ def test_size_and_frame_skip_are_the_users() -> None:
     env.close()
 
 
+def test_an_action_out_of_range_presses_no_button() -> None:
+    env = make("take_cover").unwrapped
+    env.reset(seed=0)
+    for action in (-1, 3):
+        with pytest.raises(UserError, match="no action of this world"):
+            env.step(action)
+    env.close()
+
+
 def test_an_unknown_scenario_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match="'doom_eternal'.*take_cover"):
         make("doom_eternal")

@@ -240,3 +240,21 @@ def test_the_description_is_readable_json(tmp_path: Path) -> None:
     attributes = json.loads((tmp_path / "store" / "zarr.json").read_text())["attributes"]
     assert attributes["episodes"] == 1
     assert attributes["provenance"]["env_id"] == "made/Up-v0"
+
+
+def test_a_writer_that_missed_what_another_wrote_is_refused() -> None:
+    address = new_address()
+    store = make_store(address, [5])
+    late = EpisodeStore.open(address, append=True)
+    store.append(make_episode(6, 1))
+    with pytest.raises(UserError, match="another process"):
+        late.append(make_episode(7, 2))
+    store.append(make_episode(8, 3))
+    assert EpisodeStore.open(address).lengths.tolist() == [5, 6, 8]
+
+
+def test_rewards_that_are_no_numbers_are_refused() -> None:
+    episode = make_episode(5, 0)
+    for value in (np.nan, np.inf):
+        with pytest.raises(UserError, match="finite"):
+            replace(episode, rewards=np.full(5, value))

@@ -195,7 +195,7 @@ def test_restoring_returns_the_present_observation(world: WorldModel) -> None:
 
 
 def test_branches_share_the_present_and_part_by_luck_and_action() -> None:
-    envs = make(tiny_world(ends=0.0), obs="latents", temperature=3.0)
+    envs = make(tiny_world(ends=0.0), obs="latents", temperature=10.0)
     envs.reset(seed=0)
     obs = envs.step(np.zeros(N, np.int64))[0]
     before = envs.get_state()

@@ -74,6 +74,11 @@ def test_a_prior_alone_is_trained_on_the_tokenizer_of_another_model(trained: Pat
     assert made.config.dynamics.order == "raster"
 
 
+def test_a_tokenizer_is_not_trained_on_under_its_prior(trained: Path) -> None:
+    more = ["--tokenizer-steps", "4", "--prior-steps", "2"]
+    assert "keep --tokenizer-steps" in refused("train", trained / "store", "--out", trained / "run", *more)
+
+
 def test_training_can_begin_with_the_weights_of_another_model(trained: Path, tmp_path: Path) -> None:
     other = trained / "run" / "model"
     steps = ["--tokenizer-steps", "1", "--prior-steps", "1", "--seed", "7"]  # a first step is a tiny one

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -112,6 +113,55 @@ def test_a_truncated_file_is_one_sentence(file: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("video", 3),
+        ("video", {"frame_size": [42, 42], "strides": [0]}),
+        ("dynamics", None),
+        ("action_meanings", ["left"]),
+        ("fps", None),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_one_sentence(part: str, change: object, tmp_path: Path) -> None:
+    tiny_world().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, part: change}))
+    with pytest.raises(UserError, match="damaged or of another version"):
+        WorldModel.from_pretrained(tmp_path)
+
+
+def test_starts_of_another_model_are_refused(tmp_path: Path) -> None:
+    world = tiny_world()
+    assert world.contexts is not None
+    world.contexts.codes += 1000
+    world.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="starts"):
+        WorldModel.from_pretrained(tmp_path)
+
+
+def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    (tmp_path / "note").write_text("a word")
+    for name in ("thesis", "note"):
+        with pytest.raises(UserError, match="not a model"):
+            tiny_world().save_pretrained(tmp_path / name)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+    assert (tmp_path / "note").read_text() == "a word"
+    for _ in range(2):
+        tiny_world().save_pretrained(tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "note", "thesis"]
+
+
+def test_states_are_indexed_by_rows_however_these_are_given(world: WorldModel) -> None:
+    state = world.observe(*given(3))
+    for rows in (1, torch.tensor(1), np.int64(1), np.array(1), [1], (1,), slice(1, 2), np.array([False, True, False])):
+        one = state[rows]
+        assert torch.equal(one.codes, state.codes[1:2]) and torch.equal(one.memory, state.memory[1:2])
+    assert torch.equal(state[(2, 0)].codes, state.codes[[2, 0]])
+
+
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     tiny_world().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -137,3 +187,6 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
         world.observe(frames, actions + N_ACTIONS + 1)
     with pytest.raises(UserError, match="from 0 to 2"):
         world.step(world.observe(frames, actions), torch.tensor([-1]), rngs=generators(0, 1))
+    for temperature in (0.0, -1.0, float("nan"), 1e-40):
+        with pytest.raises(UserError, match="temperature"):
+            world.step(world.observe(frames, actions), torch.tensor([0]), temperature=temperature)

@@ -288,8 +288,6 @@ class CodeHead(nn.Module):
 class _MaskedConv(nn.Module):
     """A convolution that sees only the given offsets (row, column) from its centre."""
 
-    mask: Tensor
-
     def __init__(self, inputs: int, outputs: int, side: int, offsets: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self.offsets, self.side = offsets, side

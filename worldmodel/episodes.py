@@ -95,6 +95,8 @@ class Episode:
                     f"An episode of {steps + 1} frames has {steps} {name}, but these have shape {list(values.shape)}."
                 )
             setattr(self, name, values.astype(dtype))
+        if not np.isfinite(self.rewards).all():
+            raise UserError("The rewards of an episode are finite numbers, but some of these are not.")
         if (self.terminated | self.truncated)[:-1].any():
             raise UserError("An episode is terminated or truncated at its last step only: split it there.")
         if self.seed is not None and self.seed < 0:
@@ -206,6 +208,10 @@ class EpisodeStore:
         if self._group.read_only:
             raise UserError(f"{self.address} is open for reading only: open it with append=True.")
         n, start = len(self), int(self._offsets[-1])
+        with _reading(self.address):
+            present = zarr.open_group(self._group.store_path, mode="r").attrs["episodes"]
+        if present != n:
+            raise UserError(f"{self.address} was written to by another process: one writer at a time.")
         end = start + len(episode)
         with _writing(self.address):
             if n == 0:

@@ -12,7 +12,7 @@ from worldmodel.errors import UserError
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` in one motion: a crash, or a full disk, leaves what was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial")  # one name, so that a killed writer leaves one at most
     try:
         with open(temporary, "wb") as file:
             file.write(content)

@@ -109,6 +109,13 @@ def _films(folder: Path, films: list[Path]) -> Source:
         raise UserError(
             f"{folder} has {len(films)} films, but its steps.npz is about {len(steps['actions'])} episodes."
         )
+    shape, known = steps["actions"].shape, len(provenance["action_meanings"])
+    if len(shape) != 2 or not shape[1] or steps["rewards"].shape != shape:
+        raise UserError(f"{folder / 'steps.npz'} needs actions and rewards of shape [N, T], one row a film.")
+    if any(steps[name].shape != shape[:1] or steps[name].dtype.kind not in "biu" for name in ("ended", "seed")):
+        raise UserError(f"{folder / 'steps.npz'} needs ended (bool) and seed (whole numbers) of shape [N].")
+    if not ((steps["actions"] >= 0) & (steps["actions"] < known)).all():
+        raise UserError(f"The actions in {folder / 'steps.npz'} do not all lie between 0 and {known - 1}.")
 
     def read(i: int) -> Episode:
         actions = steps["actions"][i]
@@ -137,6 +144,8 @@ def _pictures(folder: Path, episodes: list[Path]) -> Source:
     def read(i: int) -> Episode:
         steps = _arrays(episodes[i] / "steps.npz", "actions")
         actions = steps["actions"]
+        if actions.ndim != 1 or steps.get("seed", actions[:1]).size != 1:
+            raise UserError(f"{episodes[i] / 'steps.npz'} needs actions of shape [T], and one seed if any.")
         return Episode(
             frames=_frames(episodes[i]),
             actions=actions,

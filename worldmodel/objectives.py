@@ -8,6 +8,7 @@ from torch import Tensor
 
 from worldmodel.episodes import EpisodeStore
 from worldmodel.pictures import tile
+from worldmodel.quantizer import perplexity
 from worldmodel.salience import PixelWeight
 from worldmodel.state import generators
 from worldmodel.training import Batch
@@ -44,6 +45,7 @@ class VideoObjective:
             "reconstruction": out.reconstruction.item(),
             "codebook and commitment": (out.total - out.reconstruction).item(),
             "codebook usage": self.model.quantizer.usage,
+            "perplexity": float(perplexity(out.codes, self.model.config.num_codes)),
         }
 
     @torch.no_grad()

@@ -39,17 +39,28 @@ class Recipe:
     """Windows of two frames in a step of the tokenizer."""
     prior_batch: int = 4
     """Windows of sixteen frames in a step of the prior."""
+    tokenizer_lr: float = 1.5e-3
+    """Peak learning rate of the tokenizer."""
+    prior_lr: float = 4e-3
+    """Peak learning rate of the prior."""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not (0 < self.tokenizer_lr < 1 and 0 < self.prior_lr < 1):
+            raise UserError("Learning rates are between 0 and 1.")
         if min(self.tokenizer_steps, self.prior_steps, self.tokenizer_batch, self.prior_batch) < 1 or self.seed < 0:
             raise UserError("Steps and batches are 1 or more, and the seed is 0 or more.")
 
 
 def check_trainable(
-    store: EpisodeStore, recipe: Recipe, *, tokenizer: VideoVQVAE | None = None, start: WorldModel | None = None
+    store: EpisodeStore,
+    recipe: Recipe,
+    *,
+    tokenizer: VideoVQVAE | None = None,
+    start: WorldModel | None = None,
+    prior: bool = True,
 ) -> None:
-    """Raise `UserError` for whatever would stop the training of a world later on."""
+    """Raise `UserError` for whatever would stop the training of a tokenizer, and of a `prior`, later on."""
     WindowDataset(store, DynamicsObjective.window, size=1)
     video = tokenizer.config if tokenizer else _video_config(store, recipe)
     if video.frame_size != store.frame_shape[:2]:
@@ -61,7 +72,7 @@ def check_trainable(
         return
     if tokenizer is None and start.config.video != video:
         raise UserError("The model to start from has a tokenizer of another shape; train without --init.")
-    if start.config.dynamics != _config(store, video, recipe).dynamics:
+    if prior and start.config.dynamics != _config(store, video, recipe, start).dynamics:
         raise UserError("The model to start from has other actions, rewards or shapes; train without --init.")
 
 
@@ -77,7 +88,11 @@ def learn_tokenizer(
     if start is not None:
         video.load_state_dict(start.video.state_dict())
     objective = VideoObjective(video, store, size=recipe.tokenizer_steps * recipe.tokenizer_batch, seed=recipe.seed)
-    fit(objective, FitConfig(recipe.tokenizer_steps, recipe.tokenizer_batch, 1.5e-3, seed=recipe.seed), folder)
+    fit(
+        objective,
+        FitConfig(recipe.tokenizer_steps, recipe.tokenizer_batch, recipe.tokenizer_lr, seed=recipe.seed),
+        folder,
+    )
     return video.bfloat16().float().eval()
 
 
@@ -91,7 +106,7 @@ def learn_prior(
     device = video.quantizer.embedding.device
     codes, salience = encode_store(video, store)
     torch.manual_seed(recipe.seed)
-    world = fast_layout(WorldModel(_config(store, video.config, recipe)).to(device))
+    world = fast_layout(WorldModel(_config(store, video.config, recipe, start)).to(device))
     world.video = video
     if start is None:
         world.dynamics.adopt(video.quantizer.embedding)
@@ -99,7 +114,7 @@ def learn_prior(
         world.dynamics.load_state_dict(start.dynamics.state_dict())
     size = recipe.prior_steps * recipe.prior_batch
     objective = DynamicsObjective(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
-    fit(objective, FitConfig(recipe.prior_steps, recipe.prior_batch, 4e-3, seed=recipe.seed), folder)
+    fit(objective, FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, seed=recipe.seed), folder)
     world.contexts = _contexts(store, codes)
     return world.eval()
 
@@ -127,8 +142,10 @@ def _video_config(store: EpisodeStore, recipe: Recipe) -> VideoConfig:
     return video_preset(recipe.preset, (height, width))
 
 
-def _config(store: EpisodeStore, video: VideoConfig, recipe: Recipe) -> WorldConfig:
+def _config(store: EpisodeStore, video: VideoConfig, recipe: Recipe, start: WorldModel | None) -> WorldConfig:
     rewards = np.unique(store.flat("rewards"))
+    if start and np.isin(rewards, start.config.dynamics.reward_values).all():
+        rewards = np.array(start.config.dynamics.reward_values)  # it knows these, and perhaps more
     if len(rewards) > MAX_REWARDS:
         rewards = np.unique(np.quantile(rewards, np.linspace(0, 1, MAX_REWARDS)))
     dynamics = DynamicsConfig(

@@ -25,9 +25,8 @@ class WorldState:
 
     def __getitem__(self, rows: Index) -> "WorldState":
         """The chosen rows; a single int keeps its batch axis, so that the result is a state again."""
-        if isinstance(rows, int | np.integer):
-            rows = [int(rows)]
-        return self._map(lambda tensor: tensor[rows])
+        index = rows if isinstance(rows, slice) else torch.atleast_1d(torch.as_tensor(rows))
+        return self._map(lambda tensor: tensor[index])
 
     def __setitem__(self, rows: Index, other: "WorldState") -> None:
         """Overwrite the chosen rows by those of `other`."""

@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors_and_metadata, write_tensors
 from worldmodel.optimizer import Optimizer
+from worldmodel.progress import RateColumn
 
 Batch = dict[str, Tensor]
 
@@ -92,9 +93,10 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
             loss.backward()
             norm = nn.utils.clip_grad_norm_(optimizer.parameters, 1.0)
             if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+                kept = f"; {checkpoint} is from before" if checkpoint.exists() else ""
                 raise UserError(
                     f"The loss of the {objective.name} is {loss.item():g}, its gradient {norm.item():g}, at step "
-                    f"{step}: train with a learning rate below {config.learning_rate:g}; {checkpoint} is from before."
+                    f"{step}: train with a learning rate below {config.learning_rate:g}{kept}."
                 )
             optimizer.step(_learning_rate(config, step))
             step += 1
@@ -170,6 +172,7 @@ def _progress() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn(),
         TextColumn("{task.fields[loss]}"),
         TimeElapsedColumn(),
         TextColumn("left"),

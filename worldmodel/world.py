@@ -71,7 +71,8 @@ class WorldModel(nn.Module):
         """The same from codes, int64 [B, T, h, w], for starts that are kept without their pixels."""
         if actions.shape != codes.shape[:1] + (codes.shape[1] - 1,):
             raise UserError(
-                f"{codes.shape[1]} frames have {codes.shape[1] - 1} actions between them, not {actions.shape[-1]}."
+                f"Frames {list(codes.shape[:2])} have {[len(codes), codes.shape[1] - 1]} actions between them, "
+                f"not {list(actions.shape)}."
             )
         self._check_actions(actions)
         memory = self.dynamics.blank(len(codes))
@@ -99,6 +100,7 @@ class WorldModel(nn.Module):
             temperature: below 1 likelier codes, above 1 less likely ones.
         """
         self._check_actions(action)
+        check_temperature(temperature)
         rngs = generators(None, len(state)) if rngs is None else rngs
         if not len(state) == len(action) == len(rngs):
             raise UserError(
@@ -150,9 +152,13 @@ class WorldModel(nn.Module):
     def save_pretrained(self, folder: str | Path, *, card: str = "") -> None:
         """Write `config.json`, `model.safetensors` (bfloat16), `contexts.safetensors`, and `card` as `README.md`.
 
-        A model that is there already is replaced as a whole.
+        A model that is there already is replaced as a whole; raises `UserError` where something else is.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()
+        if folder.exists() and not (
+            folder.is_dir() and ((folder / "config.json").exists() or not any(folder.iterdir()))
+        ):
+            raise UserError(f"{folder} holds something that is not a model: save it elsewhere.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
             new = Path(temporary) / "new"
@@ -181,17 +187,12 @@ class WorldModel(nn.Module):
         """
         folder = _find(name)
         config = _read_config(folder / "config.json")
-        contexts = None
-        if (folder / "contexts.safetensors").exists():
-            tensors = read_tensors(folder / "contexts.safetensors")
-            try:
-                contexts = ContextBank(tensors["codes"].long(), tensors["actions"].long())
-            except KeyError as error:
-                raise UserError(f"The starts in {folder} have no {error}; fetch or train the model again.") from error
-        world = cls(config, contexts)
+        contexts = _read_contexts(folder, config)
+        weights = read_tensors(folder / "model.safetensors")
         try:
-            world.load_state_dict(read_tensors(folder / "model.safetensors"))
-        except RuntimeError as error:
+            world = cls(config, contexts)
+            world.load_state_dict(weights)
+        except (RuntimeError, ValueError, TypeError) as error:
             raise UserError(f"The weights in {folder} do not fit its config.json; fetch or train it again.") from error
         return fast_layout(world.to(device, dtype)).eval()
 
@@ -226,9 +227,38 @@ def _read_config(path: Path) -> WorldConfig:
     try:
         raw: dict[str, Any] = json.loads(path.read_text())
         video, dynamics = VideoConfig(**_tuples(raw.pop("video"))), DynamicsConfig(**_tuples(raw.pop("dynamics")))
-        return WorldConfig(video, dynamics, **_tuples(raw))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        config = WorldConfig(video, dynamics, **_tuples(raw))
+        if len(config.action_meanings) != dynamics.n_actions or not config.fps > 0:
+            raise ValueError("its actions and their names differ in number, or it has no frame rate")
+        return config
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
+
+
+def _read_contexts(folder: Path, config: WorldConfig) -> ContextBank | None:
+    """The starts that travel with a model, if any do."""
+    path = folder / "contexts.safetensors"
+    if not path.exists():
+        return None
+    tensors = read_tensors(path)
+    codes, actions = (tensors.get(name, torch.empty(0)).long() for name in ("codes", "actions"))
+    sound = (
+        codes.ndim == 4
+        and codes.numel() > 0
+        and codes.shape[2:] == config.video.code_shape
+        and actions.shape == (len(codes), codes.shape[1] - 1)
+        and bool(((codes >= 0) & (codes < config.video.num_codes)).all())
+        and bool(((actions >= 0) & (actions <= config.dynamics.n_actions)).all())
+    )
+    if not sound:
+        raise UserError(f"The starts in {path} are damaged, or another model's; fetch or train the model again.")
+    return ContextBank(codes, actions)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise `UserError` for a temperature that no distribution survives."""
+    if not 1e-6 <= temperature <= 1e6:
+        raise UserError(f"The temperature is above 0 (1 as learned, below 1 likelier), not {temperature:g}.")
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
