@@ -18,7 +18,7 @@ from worldmodel.files import write_text
 from worldmodel.recipe import Recipe
 from worldmodel.world import WorldModel
 
-LAB, DOOM = "dmlab-seekavoid", "worldmodel/Doom-v0"
+LAB, MAZE, DOOM = "dmlab-seekavoid", "dmlab-explore", "worldmodel/Doom-v0"
 HELDOUT_SEED = 1_000_000
 SHOWN = (1, 2, 5, 10)  # horizons of the table
 
@@ -60,7 +60,7 @@ def main(args: Args) -> None:
 
 def _lab(args: Args) -> tuple[str, list[Result]]:
     out = args.out / "dmlab"
-    imagine.main(imagine.Args(model=LAB, out=out, figure7=True))
+    imagine.main(imagine.Args(model=MAZE, out=out, figure7=True))
     imagine.main(imagine.Args(model=LAB, out=out, actions="forward*20, look right*20, forward*20, look left*20"))
     world = WorldModel.from_pretrained(LAB, dtype=torch.bfloat16)
     return LAB, [measure_speed(world, batch, seconds=3) for batch in (1, 64)]
@@ -74,7 +74,8 @@ def _doom(args: Args) -> Result:
     recipe = Recipe(tokenizer_steps=args.tokenizer_steps, prior_steps=args.prior_steps)
     train.main(train.Args(training, out, recipe=recipe))
     model = out / "model"
-    imagine.main(imagine.Args(model=str(model), out=out / "dream", store=heldout, start=20))
+    longest = int(EpisodeStore.open(heldout).lengths.argmax())
+    imagine.main(imagine.Args(model=str(model), out=out / "dream", store=heldout, episode=longest, start=20))
     world = WorldModel.from_pretrained(model)
     episodes = coded_episodes(EpisodeStore.open(heldout), world)
     return {

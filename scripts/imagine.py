@@ -50,6 +50,8 @@ class Args:
 
 def main(args: Args) -> None:
     check_temperature(args.temperature)
+    if args.figure7 and args.actions is not None:
+        raise UserError("Figure 7 chooses its own actions: leave out --figure7 or --actions.")
     if args.seed < 0:
         raise UserError(f"--seed is 0 or more, not {args.seed}.")
     world = WorldModel.from_pretrained(args.model)
@@ -80,8 +82,8 @@ def main(args: Args) -> None:
     )
     write_bytes(args.out / "dream.npz", arrays.getvalue())
     ended = rollout.terminated[0].nonzero()
-    end = f", which ends after {int(ended[0]) + 1}" if len(ended) else ""
-    print(f"{len(frames)} imagined steps{end}, with a reward of {float(returns(rollout)):.2f} in all.")
+    end = f" up to its end after {int(ended[0]) + 1}" if len(ended) else ""
+    print(f"{len(frames)} imagined steps; the dream expects a reward of {float(returns(rollout)):.2f}{end}.")
     print(f"See strip.png, dream.mp4 and dream.npz in {args.out}.")
 
 
@@ -162,6 +164,8 @@ def _count(text: str, part: str) -> int:
 
 def _draw_figure7(args: Args, world: WorldModel, given: _Given) -> None:
     held = ["forward", "look right"]
+    if not set(held) <= set(world.action_meanings):
+        raise UserError(f'Figure 7 holds "forward" and "look right", and {args.model} does not know both.')
     ids = torch.tensor([*(action_id(name, world) for name in held), world.no_action])
     actions = ids[:, None].expand(-1, FIGURE7_IMAGINED)
     # One generator seed for all rows: they differ by their actions alone.

@@ -36,6 +36,8 @@ def files(folder: Path) -> set[Path]:
     [
         ("imagine --model maze --seed -1", "--seed"),
         ("imagine --model maze --temperature 0", "temperature"),
+        ("imagine --model maze --figure7 --actions left", "leave out"),
+        ("imagine --model maze --figure7", "does not know both"),
         ("imagine --model maze --temperature nan", "temperature"),
         ("imagine --model maze --actions left*", "not an action with a count"),
         ("imagine --model maze --actions left*²", "not an action with a count"),

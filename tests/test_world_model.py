@@ -187,6 +187,14 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
         world.observe(frames, actions + N_ACTIONS + 1)
     with pytest.raises(UserError, match="from 0 to 2"):
         world.step(world.observe(frames, actions), torch.tensor([-1]), rngs=generators(0, 1))
+    state = world.observe(frames, actions)
+    with pytest.raises(UserError, match="int64"):
+        world.step(state, torch.tensor([0.0]))
+    with pytest.raises(UserError, match="shape"):
+        world.step(state, torch.tensor([[0]]))
+    for plan in (torch.zeros(1, 0, dtype=torch.int64), torch.tensor([0])):
+        with pytest.raises(UserError, match="imagine along"):
+            world.imagine(state, plan)
     for temperature in (0.0, -1.0, float("nan"), 1e-40):
         with pytest.raises(UserError, match="temperature"):
             world.step(world.observe(frames, actions), torch.tensor([0]), temperature=temperature)

@@ -59,9 +59,9 @@ class WorldModel(nn.Module):
 
         Raises `UserError` for frames of another size or type than the model's, or actions out of range.
         """
-        if frames.dtype != torch.uint8 or tuple(frames.shape[2:]) != self.frame_shape:
+        if frames.dtype != torch.uint8 or tuple(frames.shape[2:]) != self.frame_shape or not frames.numel():
             raise UserError(
-                f"The model sees uint8 frames [B, T, {', '.join(map(str, self.frame_shape))}], "
+                f"The model sees tensors of uint8 frames [B, T, {', '.join(map(str, self.frame_shape))}], "
                 f"not {str(frames.dtype).removeprefix('torch.')} {list(frames.shape)}."
             )
         return self.observe_codes(self.video.encode(frames), actions)
@@ -102,9 +102,10 @@ class WorldModel(nn.Module):
         self._check_actions(action)
         check_temperature(temperature)
         rngs = generators(None, len(state)) if rngs is None else rngs
-        if not len(state) == len(action) == len(rngs):
+        if action.shape != (len(state),) or len(rngs) != len(state):
             raise UserError(
-                f"{len(state)} dreams take as many actions and generators, not {len(action)} and {len(rngs)}."
+                f"{len(state)} dreams take actions of shape [{len(state)}] and as many generators, "
+                f"not {list(action.shape)} and {len(rngs)}."
             )
         size = state.codes[0, 0].numel()
         # Codes and the termination are all decided by these: one uniform each.
@@ -123,6 +124,8 @@ class WorldModel(nn.Module):
         temperature: float = 1.0,
     ) -> Rollout:
         """Step along `actions`, int64 [B, H]; a row that terminates dreams on, so that every row has H frames."""
+        if actions.ndim != 2 or not actions.numel():
+            raise UserError(f"Actions to imagine along have shape [B, H], H of 1 or more, not {list(actions.shape)}.")
         past, steps = state.codes, []
         rngs = generators(None, len(state)) if rngs is None else rngs
         for action in actions.unbind(1):
@@ -143,6 +146,8 @@ class WorldModel(nn.Module):
         return self.video.decode(state.codes[:, -1:], past=state.codes[:, :-1])[:, 0]
 
     def _check_actions(self, actions: Tensor) -> None:
+        if actions.dtype != torch.int64:
+            raise UserError(f"Actions are int64, not {str(actions.dtype).removeprefix('torch.')}.")
         if actions.numel() and not 0 <= int(actions.min()) <= int(actions.max()) <= self.no_action:
             raise UserError(
                 f"Actions run from 0 to {self.n_actions - 1} ({self.no_action} for none), "
