@@ -31,8 +31,8 @@ class Args:
     """Folder for pictures, films, the recording, the model and report.json."""
     episodes: int = 24
     """Doom episodes to learn from."""
-    tokenizer_steps: int = 500
-    prior_steps: int = 400
+    tokenizer_steps: int = 800
+    prior_steps: int = 900
 
 
 def main(args: Args) -> None:

@@ -63,7 +63,7 @@ def main(args: Args) -> None:
     actions = _actions(args.actions, world, recorded)
     rollout = world.imagine(given.state, actions[None], rngs=generators(args.seed, 1), temperature=args.temperature)
     frames = rollout.frames()[0]  # [H, H_px, W_px, 3]
-    every = max(1, len(frames) // 24)
+    every = -(-len(frames) // 16)  # a picture that fits a screen
     shown = given.frames[-6:]
     rows = [("dream", torch.cat([shown, frames[::every]]))]
     if len(truth) and args.actions is None:  # under other actions something else would have happened

@@ -175,7 +175,7 @@ def test_mistakes_in_imagining_are_one_sentence_and_leave_nothing(trained: Path,
     assert 'no action "7"' in refused("imagine", "--model", model, "--actions", "7", "--out", out)
     assert "count" in refused("imagine", "--model", model, "--actions", "left*x", "--out", out)
     assert "no file" in refused("imagine", "--model", model, "--actions", "gone.npy", "--out", out)
-    assert 'no action "forward"' in refused("imagine", "--model", model, "--figure7", "--out", out)
+    assert "does not know both" in refused("imagine", "--model", model, "--figure7", "--out", out)
     large = store(tmp_path / "large", [30], (56, 56, 3))
     assert "56" in refused("imagine", "--model", model, "--store", large, "--out", out)
     assert "none are left" in refused(
