@@ -166,9 +166,10 @@ class Dynamics(nn.Module):
         return Draw(memory, codes, log_prob, reward, termination_logits.float().sigmoid())
 
     def advance(self, memory: Tensor, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of T frames, int64 [B, T, h, w], and the actions taken at each, int64 [B, T]: what each foresees,
+        """Fold T frames, int64 [B, T, h, w], and the actions taken at each, int64 [B, T], into the memory.
 
-        as features [B*T, C, h, w] and as context for the head [B*T, Ch, h, w], and the memory after the last.
+        Returns what each frame foresees, as features [B*T, C, h, w] and as context for the head [B*T, Ch, h, w], and
+        the memory after the last, [B, C, h, w].
         """
         codes, actions = codes.flatten(0, 1), actions.flatten()
         features = self._see(codes, actions)
@@ -265,9 +266,9 @@ class CodeHead(nn.Module):
 
     @cached_property
     def _plan(self) -> tuple[Tensor, list[tuple[slice, Tensor, Tensor]]]:
-        """The positions, [h*w], in the order in which they are drawn, and for each group in turn
+        """All positions, [h*w], in the order in which they are drawn, and the groups.
 
-        its stretch of that order, of n positions, and those that its two layers look at, [n, taps], in that order.
+        A group is its stretch of that order, and the places in it that the two layers look at, [n, taps] each.
         """
         places = [(i, j) for i in range(self.rows) for j in range(self.columns)]
         ordered = sorted(places, key=lambda place: self._rank(*place))

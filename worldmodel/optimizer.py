@@ -58,9 +58,10 @@ class Optimizer:
 
 
 def _kernels(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The matrices between layers. Embeddings and layers called `logits` are tables with a row a code, and not among
+    """The matrices between layers.
 
-    them: a batch says something of some rows and nothing of others.
+    Embeddings and layers called `logits` are tables with a row a code, and not among them: a batch says something of
+    some rows and nothing of others.
     """
     for name, module in model.named_modules():
         if not isinstance(module, nn.Embedding) and not name.endswith("logits"):
