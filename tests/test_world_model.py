@@ -160,6 +160,10 @@ def test_states_are_indexed_by_rows_however_these_are_given(world: WorldModel) -
         one = state[rows]
         assert torch.equal(one.codes, state.codes[1:2]) and torch.equal(one.memory, state.memory[1:2])
     assert torch.equal(state[(2, 0)].codes, state.codes[[2, 0]])
+    assert len(state[[]]) == 0
+    other = state.clone()
+    other[(2, 0)] = state[(0, 1)]
+    assert torch.equal(other.codes, state.codes[[1, 1, 0]]) and torch.equal(other.memory, state.memory[[1, 1, 0]])
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:

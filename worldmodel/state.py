@@ -25,13 +25,14 @@ class WorldState:
 
     def __getitem__(self, rows: Index) -> "WorldState":
         """The chosen rows; a single int keeps its batch axis, so that the result is a state again."""
-        index = rows if isinstance(rows, slice) else torch.atleast_1d(torch.as_tensor(rows))
+        index = _row_index(rows)
         return self._map(lambda tensor: tensor[index])
 
     def __setitem__(self, rows: Index, other: "WorldState") -> None:
         """Overwrite the chosen rows by those of `other`."""
+        index = _row_index(rows)
         for field in dataclasses.fields(self):
-            getattr(self, field.name)[rows] = getattr(other, field.name)
+            getattr(self, field.name)[index] = getattr(other, field.name)
 
     def clone(self) -> "WorldState":
         return self._map(Tensor.clone)
@@ -46,6 +47,14 @@ class WorldState:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "WorldState":
         return WorldState(function(self.codes), function(self.memory))
+
+
+def _row_index(rows: Index) -> slice | Tensor:
+    """What picks `rows` along the first axis alone and keeps that axis."""
+    if isinstance(rows, slice):
+        return rows
+    index = torch.atleast_1d(torch.as_tensor(rows))
+    return index if index.numel() else index.long()  # an empty list has no type of its own
 
 
 @dataclass
