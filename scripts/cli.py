@@ -19,6 +19,8 @@ COMMANDS = {
     "train": ("scripts.train", "Train a world model on a store of episodes."),
     "imagine": ("scripts.imagine", "Dream: roll out from a model, and write pictures, a film and arrays."),
     "evaluate": ("scripts.evaluate", "Measure a model on held-out episodes."),
+    "benchmark": ("scripts.benchmark", "How far can dreams be trusted? Models and baselines, at every horizon."),
+    "compare": ("scripts.compare", "Two benchmark reports: which is better where."),
     "demo": ("scripts.demo", "See it all in a few minutes: dreams, then the whole loop live."),
 }
 

@@ -24,7 +24,7 @@ from worldmodel.errors import UserError, require
 from worldmodel.evaluation import Masks, Result, check_store, coded_episodes, evaluate_prior, evaluate_tokenizer
 from worldmodel.probe import Foresight, evaluate_sign
 from worldmodel.progress import track
-from worldmodel.world import WorldModel
+from worldmodel.world import WorldModel, model_name
 
 Part = Literal["tokenizer", "prior", "sign", "rollouts", "outcomes", "long-dream", "speed"]
 
@@ -126,8 +126,7 @@ def main(args: Args) -> None:
         "long-dream": evaluation.long_dream,
         "speed": evaluation.speed,
     }
-    folder = Path(args.model).resolve()
-    name = args.name or (folder.parent if folder.name == "model" else folder).name  # `train` writes RUN/model
+    name = args.name or model_name(args.model)
     about = {
         "parameters": sum(p.numel() for p in evaluation.world.parameters()),
         "episodes": len(evaluation.episodes),

@@ -3,7 +3,8 @@
 Three parts, all on the grid of the codes, so that what moves in the picture moves in them too:
 
 1. what is seen: residual convolutions over the newest frame's codes and the action taken there (all frames at once);
-2. what is remembered: a convolutional gated recurrence, the only thing that runs frame after frame;
+2. what is remembered: a convolutional gated recurrence, the only thing that runs frame after frame; each action moves
+   it as it moves the view, and it is wider than the view, so that what leaves at a side is there when one turns back;
 3. what comes: residual convolutions over both, then a light masked convolution that draws the next frame's codes
    one group at a time.
 
@@ -35,6 +36,8 @@ class DynamicsConfig:
     """The rewards that occur, ascending: the support of the predicted reward."""
     width: int = 128
     """Channels of a code's features and of its memory."""
+    margin: int = 12
+    """Columns of memory beyond the view, on each side."""
     seeing_blocks: int = 2
     """Residual blocks before the memory."""
     foreseeing_blocks: int = 2
@@ -51,7 +54,8 @@ class DynamicsConfig:
     @property
     def memory_shape(self) -> tuple[int, int, int]:
         """Channels, rows and columns of the memory."""
-        return self.width, *self.code_shape
+        rows, columns = self.code_shape
+        return self.width, rows, columns + 2 * self.margin
 
 
 @dataclass
@@ -61,14 +65,14 @@ class Prediction:
     logits: Tensor  # float [B, T-1, h, w, K]: of codes[:, 1:]
     reward_logits: Tensor  # float [B, T-1, R]: over `config.reward_values`
     termination_logits: Tensor  # float [B, T-1]
-    memory: Tensor  # float [B, C, h, w]: before the last frame is absorbed
+    memory: Tensor  # float [B, C, h, w + 2 * margin]: before the last frame is absorbed
 
 
 @dataclass
 class Draw:
     """One sampled frame a row."""
 
-    memory: Tensor  # float [B, C, h, w]
+    memory: Tensor  # float [B, C, h, w + 2 * margin]
     codes: Tensor  # int64 [B, h, w]
     log_prob: Tensor  # float [B], nats: of the codes under the distribution they were drawn from
     reward: Tensor  # float [B]: expected
@@ -81,20 +85,21 @@ class Dynamics(nn.Module):
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         self.config = config
-        width, rows, columns = config.memory_shape
+        width, (rows, columns) = config.width, config.code_shape
         known_actions = config.n_actions + 1  # and "none given"
         self.embed = nn.Embedding(config.num_codes, width)
         self.place = nn.Parameter(torch.zeros(width, rows, columns))
         self.see = nn.ModuleList(_Block(width, known_actions) for _ in range(config.seeing_blocks))
         self.write = nn.Conv2d(width, 2 * width, 1)
         self.recall = nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)
+        self.carry = _Carry(known_actions, config)
         self.remind = nn.Conv2d(width, width, 1, bias=False)
         self.foresee = nn.ModuleList(_Block(width, known_actions) for _ in range(config.foreseeing_blocks))
         self.context = nn.Conv2d(width, config.head_width, 1)
         self.nearby = nn.Conv2d(width, config.head_width, 3, padding=1)
         self.head = CodeHead(config)
         self.outcome = nn.Sequential(
-            nn.Conv2d(2 * width, 64, 3, stride=2, padding=1),
+            nn.Conv2d(3 * width, 64, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(64 * ((rows + 1) // 2) * ((columns + 1) // 2), 128),
@@ -111,7 +116,7 @@ class Dynamics(nn.Module):
         return torch.tensor(self.config.reward_values, dtype=torch.float32, device=self.place.device)
 
     def blank(self, batch: int) -> Tensor:
-        """The memory before anything was seen, float [B, C, h, w]."""
+        """The memory before anything was seen, float [B, C, h, w + 2 * margin]."""
         dtype = torch.promote_types(self.place.dtype, torch.float32)
         return torch.zeros(batch, *self.config.memory_shape, dtype=dtype, device=self.place.device)
 
@@ -132,14 +137,14 @@ class Dynamics(nn.Module):
         Args:
             codes: int64 [B, T, h, w].
             actions: int64 [B, T-1] in [0, n_actions]; n_actions says that no action is given.
-            memory: of what came before these frames, float [B, C, h, w]; blank if not given.
+            memory: of what came before these frames; blank if not given.
             seen: the codes to condition on in place of `codes`, for training on imperfect pasts; int64 [B, T, h, w].
         """
         memory = self.blank(len(codes)) if memory is None else memory
-        past = (codes if seen is None else seen)[:, :-1]
-        foreseen, context, memory = self.advance(memory, past, actions)
+        seen = codes if seen is None else seen
+        foreseen, context, memory = self.advance(memory, seen[:, :-1], actions)
         target = codes[:, 1:].flatten(0, 1)  # [B*(T-1), h, w]
-        reward, termination = self._outcome(foreseen, target)
+        reward, termination = self._outcome(foreseen, seen[:, :-1].flatten(0, 1), seen[:, 1:].flatten(0, 1))
         batch = {"b": len(codes)}
         return Prediction(
             logits=rearrange(self.head(context, target), "(b t) k h w -> b t h w k", **batch),
@@ -151,7 +156,7 @@ class Dynamics(nn.Module):
     def watch(self, memory: Tensor, codes: Tensor, actions: Tensor) -> Tensor:
         """The memory after T frames, int64 [B, T, h, w], and the actions taken at each, int64 [B, T]."""
         features = self._see(codes.flatten(0, 1), actions.flatten())
-        return self._remember(memory, features)[:, -1]
+        return self._remember(memory, features, actions)[1]
 
     @torch.no_grad()
     def draw(self, memory: Tensor, codes: Tensor, actions: Tensor, uniforms: Tensor, temperature: float) -> Draw:
@@ -160,27 +165,28 @@ class Dynamics(nn.Module):
         `uniforms`, float [B, h*w] in [0, 1), decide the codes by inverting their CDFs.
         """
         foreseen, context, memory = self.advance(memory, codes[:, None], actions[:, None])
-        codes, log_prob = self.head.draw(context, uniforms, temperature)
-        reward_logits, termination_logits = self._outcome(foreseen, codes)
+        drawn, log_prob = self.head.draw(context, uniforms, temperature)
+        reward_logits, termination_logits = self._outcome(foreseen, codes, drawn)
         reward = reward_logits.float().softmax(-1) @ self.reward_values
-        return Draw(memory, codes, log_prob, reward, termination_logits.float().sigmoid())
+        return Draw(memory, drawn, log_prob, reward, termination_logits.float().sigmoid())
 
     def advance(self, memory: Tensor, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Fold T frames, int64 [B, T, h, w], and the actions taken at each, int64 [B, T], into the memory.
 
         Returns what each frame foresees, as features [B*T, C, h, w] and as context for the head [B*T, Ch, h, w], and
-        the memory after the last, [B, C, h, w].
+        the memory after the last.
         """
-        codes, actions = codes.flatten(0, 1), actions.flatten()
+        codes, taken = codes.flatten(0, 1), actions
+        actions = actions.flatten()
         features = self._see(codes, actions)
-        memories = self._remember(memory, features)  # [B, T, C, h, w]
-        foreseen = features + self.remind(memories.flatten(0, 1).to(features.dtype))
+        in_view, memory = self._remember(memory, features, taken)
+        foreseen = features + self.remind(in_view.to(features.dtype))
         for block in self.foresee:
             foreseen = block(foreseen, actions)
         foreseen = _norm(foreseen)
         # Most of a frame is the frame before it: what was near a place reaches the head on a short way, too.
         context = self.context(foreseen) + self.nearby(self._embedded(codes))
-        return foreseen, context, memories[:, -1]
+        return foreseen, context, memory
 
     def _see(self, codes: Tensor, actions: Tensor) -> Tensor:
         """Features, float [N, C, h, w], of frames, int64 [N, h, w], each for itself, and of actions, int64 [N]."""
@@ -189,19 +195,28 @@ class Dynamics(nn.Module):
             features = block(features, actions)
         return features
 
-    def _remember(self, memory: Tensor, features: Tensor) -> Tensor:
-        """The memory, float [B, T, C, h, w], after each of T frames, given their features [B*T, C, h, w]."""
-        written = rearrange(self.write(_norm(features)), "(b t) c h w -> t b c h w", b=len(memory))
-        memories = []
-        for new in written:
-            update, candidate = (new + self.recall(memory.to(new.dtype))).to(memory.dtype).chunk(2, 1)
-            memory = torch.lerp(memory, candidate.tanh(), update.sigmoid())
-            memories.append(memory)
-        return torch.stack(memories, 1)
+    def _remember(self, memory: Tensor, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Write T frames into the memory, given their features [B*T, C, h, w] and actions, int64 [B, T].
 
-    def _outcome(self, foreseen: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Reward logits [N, R] and termination logits [N] of arriving at `codes` [N, h, w] from what was foreseen."""
-        features = self.outcome(torch.cat([foreseen, self._embedded(codes)], 1))
+        Returns what is remembered where each next frame will be, float [B*T, C, h, w], and the whole memory at the end.
+        """
+        written = rearrange(self.write(_norm(features)), "(b t) c h w -> t b c h w", b=len(memory))
+        margin = self.config.margin
+        remembered = []
+        for new, action in zip(written, actions.unbind(1), strict=True):
+            left, view, right = memory.split([margin, memory.shape[-1] - 2 * margin, margin], -1)
+            update, candidate = (new + self.recall(view.to(new.dtype))).to(memory.dtype).chunk(2, 1)
+            view = torch.lerp(view, candidate.tanh(), update.sigmoid())
+            memory = self.carry(torch.cat([left, view, right], -1), action)
+            remembered.append(memory[..., margin : memory.shape[-1] - margin])
+        return torch.stack(remembered, 1).flatten(0, 1), memory
+
+    def _outcome(self, foreseen: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward logits [N, R] and termination logits [N] of coming from one frame's codes to the next's, [N, h, w].
+
+        What is taken is in the first frame and gone from the second, so both are looked at.
+        """
+        features = self.outcome(torch.cat([foreseen, self._embedded(before), self._embedded(after)], 1))
         return self.reward(features), self.termination(features).squeeze(-1)
 
     def _embedded(self, codes: Tensor) -> Tensor:
@@ -323,6 +338,30 @@ class _Block(nn.Module):
         hidden = self.spread(_norm(x)) * (1 + scale) + bias
         mixed: Tensor = self.mix(F.relu(hidden))
         return x + mixed
+
+
+class _Carry(nn.Module):
+    """Moves what is remembered as an action moves the view: from each place to those around it, by learned shares."""
+
+    groups = 8  # of channels, each moving in its own way: what is near moves otherwise than what is far
+
+    def __init__(self, n_actions: int, config: DynamicsConfig) -> None:
+        super().__init__()
+        _, *self.size = config.memory_shape
+        self.shares = nn.Embedding(n_actions, self.groups * 9 * self.size[0] * self.size[1])
+        with torch.no_grad():
+            self.shares.weight.zero_()
+            self.shares.weight.unflatten(1, (self.groups, 9, -1))[:, :, 4] = 4  # most stays where it is
+
+    def forward(self, memory: Tensor, actions: Tensor) -> Tensor:
+        """[B, C, h, w], int64 [B] -> [B, C, h, w]."""
+        rows, columns = self.size
+        shares = self.shares(actions).view(-1, self.groups, 9, 1, rows, columns).to(memory.dtype).softmax(2)
+        padded = F.pad(memory, (1, 1, 1, 1)).unflatten(1, (self.groups, -1))  # [B, G, C/G, h+2, w+2]
+        moved = sum(
+            shares[:, :, 3 * i + j] * padded[..., i : i + rows, j : j + columns] for i in range(3) for j in range(3)
+        )
+        return moved.flatten(1, 2)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """How alike, how sharp and how well sorted: measures of frames and of scores, one number a frame or one in all."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -20,11 +22,32 @@ def ssim(frames: Tensor, truth: Tensor) -> Tensor:
 
     Raises `UserError` when the extra [metrics] is not installed.
     """
-    functional = require("torchmetrics.functional.image", "metrics")
+    measure = require("torchmetrics.functional.image", "metrics").structural_similarity_index_measure
+    return _in_pieces(frames, truth, lambda a, b: measure(a, b, data_range=1.0, reduction="none"))
+
+
+def ms_ssim(frames: Tensor, truth: Tensor) -> Tensor:
+    """Multi-scale SSIM (Wang et al., 2003), float32 [...], of frames, uint8 [..., H, W, 3].
+
+    Of its five scales as many as torchmetrics computes for this size, their exponents scaled to sum to one: three for
+    84x84.
+    Raises `UserError` when the extra [metrics] is not installed.
+    """
+    measure = require("torchmetrics.functional.image", "metrics").multiscale_structural_similarity_index_measure
+    side = min(frames.shape[-3:-1])
+    scales = max(n for n in range(1, 6) if n == 1 or side // (n - 1) ** 2 > 10)
+    exponents = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)[:scales]
+    betas = tuple(e / sum(exponents) for e in exponents)
+    return _in_pieces(
+        frames, truth, lambda a, b: measure(a, b, data_range=1.0, reduction="none", betas=betas, normalize="relu")
+    )
+
+
+def _in_pieces(frames: Tensor, truth: Tensor, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """`measure` of float pictures [N, 3, H, W] in [0, 1], few at a time: its windows take far more than they do."""
     flat = [x.flatten(0, -4).movedim(-1, 1).float() / 255 for x in (frames, truth)]
-    pieces = zip(*(x.split(64) for x in flat), strict=True)  # its windows take far more memory than the frames
-    values = [functional.structural_similarity_index_measure(a, b, data_range=1.0, reduction="none") for a, b in pieces]
-    return torch.cat([v.reshape(-1) for v in values]).view(frames.shape[:-3])
+    values = [measure(a, b).reshape(-1) for a, b in zip(*(x.split(64) for x in flat), strict=True)]
+    return torch.cat(values).view(frames.shape[:-3])
 
 
 def gradient_energy(frames: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class DynamicsObjective:
     """
 
     name = "prior"
-    window = 16
+    window = 24
 
     def __init__(
         self, world: WorldModel, store: EpisodeStore, codes: Tensor, salience: Tensor, *, size: int, seed: int = 0

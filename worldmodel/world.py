@@ -260,6 +260,12 @@ def _read_contexts(folder: Path, config: WorldConfig) -> ContextBank | None:
     return ContextBank(codes, actions)
 
 
+def model_name(name: str | Path) -> str:
+    """What to call a model in a report: its bundled name or folder, or RUN for RUN/model, where training leaves it."""
+    folder = Path(name).resolve()
+    return (folder.parent if folder.name == "model" else folder).name
+
+
 def check_temperature(temperature: float) -> None:
     """Raise `UserError` for a temperature that no distribution survives."""
     if not 1e-6 <= temperature <= 1e6:

@@ -1,0 +1,178 @@
+"""`worldmodel benchmark`: how far can a dream be trusted?"""
+
+import dataclasses
+import importlib
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from scripts.curves import draw_curves
+from worldmodel.benchmark.benchmark import Benchmarked, Weights, run_benchmark
+from worldmodel.benchmark.predictors import Predictor, WorldPredictor
+from worldmodel.benchmark.protocols import PROTOCOLS, choose_contexts
+from worldmodel.benchmark.report import markdown
+from worldmodel.benchmark.running import LOOKED_AT, Truth, shown_contexts
+from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError, require
+from worldmodel.evaluation import Result
+from worldmodel.files import write_text
+from worldmodel.pictures import strips, write_film, write_png
+from worldmodel.progress import track
+from worldmodel.world import WorldModel, check_temperature, model_name
+
+
+@dataclass
+class Args:
+    """Measure models and baselines on held-out episodes, at every horizon.
+
+    Writes OUT/report.json for programs, OUT/report.md for people, curves.png, contact sheets, films beside the truth
+    and TensorBoard logs. All models see the same contexts and seeds. Run the same command again to go on after an
+    interruption.
+    """
+
+    store: str
+    """Held-out episodes."""
+    out: Path
+    """Folder of the report."""
+    model: tuple[str, ...] = ()
+    """World models: bundled names, folders or Hub ids."""
+    predictor: tuple[str, ...] = ()
+    """Other models, each as MODULE:FACTORY; the factory is called without arguments and returns a `Predictor`."""
+    protocol: Literal["paper", "teco", "long"] = "paper"
+    """"paper": 6 frames given, 10 imagined; "teco": 144 and 156 (and 36 and 264 for FVD); "long": 16 and 1,000."""
+    samples: int = 4
+    """Predictions from each context, of models; baselines have one."""
+    contexts: int = 48
+    """Places in the store to predict from, spread over its episodes."""
+    train_store: str | None = None
+    """The episodes that the models were trained on: for the mean frame, the nearest neighbour and the action judge."""
+    loops: str | None = None
+    """A store in which the agent turns and turns back, for consistency; without it such turns are sought in STORE."""
+    temperature: float = 1.0
+    """Of the world models' dreams."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the world models' weights."""
+    lpips: Path | None = None
+    """Weights for LPIPS: vgg16.pt of StyleGAN2-ADA (TorchScript)."""
+    fid: Path | None = None
+    """Weights for FID: inception-2015-12-05.pt of StyleGAN2-ADA (TorchScript)."""
+    fvd: Path | None = None
+    """Weights for FVD: i3d_torchscript.pt of StyleGAN-V (TorchScript)."""
+    seed: int = 0
+
+
+def main(args: Args) -> None:
+    require("torchmetrics", "metrics")
+    require("matplotlib", "metrics")
+    if min(args.samples, args.contexts) < 1 or args.seed < 0:
+        raise UserError("Samples and contexts are 1 or more, and the seed is 0 or more.")
+    check_temperature(args.temperature)
+    store = EpisodeStore.open(args.store)
+    training, loops = (None if s is None else EpisodeStore.open(s) for s in (args.train_store, args.loops))
+    for other in (training, loops):
+        if other and (other.frame_shape, other.n_actions) != (store.frame_shape, store.n_actions):
+            raise UserError(f"{other.address} is of another world than {store.address}: its frames or actions differ.")
+    choose_contexts(store, PROTOCOLS[args.protocol], args.contexts)  # before anything is written: is it long enough?
+    predictors = [_world(name, args) for name in args.model] + [_foreign(path) for path in args.predictor]
+    names = [predictor.name for predictor in predictors]
+    if len(set(names)) < len(names):
+        raise UserError(f"Two of {', '.join(names)} have one name: give copies of their folders other names.")
+    _write_settings(args)
+    try:
+        done = run_benchmark(
+            predictors,
+            store,
+            PROTOCOLS[args.protocol],
+            args.out,
+            samples=args.samples,
+            contexts=args.contexts,
+            training=training,
+            loops=loops,
+            weights=Weights(args.lpips, args.fid, args.fvd),
+            seed=args.seed,
+            progress=lambda work: track(work, "Measuring"),
+        )
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on from here.")
+        raise
+    report = {**done.report, "command": _command(args)}
+    write_text(args.out / "report.json", json.dumps(report, allow_nan=False) + "\n")
+    write_text(args.out / "report.md", markdown(report))
+    draw_curves(report, args.out / "curves.png")
+    _draw(done, args.out, store.provenance["fps"])
+    _log(done.report["predictors"], args.out / "tensorboard")
+    for name, why in {**report["not_measured"], **report["skipped"]}.items():
+        print(f"Not measured: {name}: {why}")
+    print(f"The report is in {args.out}: report.md, report.json, curves.png, contact sheets and films.")
+
+
+def _world(name: str, args: Args) -> Predictor:
+    world = WorldModel.from_pretrained(name, dtype=getattr(torch, args.dtype))
+    return WorldPredictor(model_name(name), world, temperature=args.temperature)
+
+
+def _foreign(path: str) -> Predictor:
+    """What `MODULE:FACTORY` makes; modules in the current folder are found, too."""
+    module, colon, factory = path.partition(":")
+    sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), factory) if colon else None
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"--predictor {path} cannot be imported: {error}.") from error
+    finally:
+        sys.path.remove("")
+    if found is None:
+        raise UserError(f"--predictor is MODULE:FACTORY, not {path}.")
+    predictor: Predictor = found()
+    return predictor
+
+
+def _write_settings(args: Args) -> None:
+    """Leave `benchmark.json` in OUT, unless the raw values of another benchmark are kept there already."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    path, settings = args.out / "benchmark.json", json.dumps(dataclasses.asdict(args), default=str, indent=2) + "\n"
+    if path.exists() and path.read_text() != settings:
+        raise UserError(f"{args.out} holds a benchmark with other settings; choose another --out, or remove it.")
+    write_text(path, settings)
+
+
+def _command(args: Args) -> str:
+    """The command that measures the same; of OUT its name alone, since a report travels."""
+    args, words = dataclasses.replace(args, out=Path(args.out.name)), ["worldmodel", "benchmark"]
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        if value != field.default:
+            words.append(f"--{field.name.replace('_', '-')}")
+            words += map(str, value) if isinstance(value, tuple) else [str(value)]
+    return shlex.join(words)
+
+
+def _draw(done: Benchmarked, out: Path, fps: float) -> None:
+    """A contact sheet and a film of each shown context: the truth above, or left of, every prediction."""
+    names = [Truth.name, *(name for name in done.shown if name != Truth.name)]
+    for i, number in enumerate(shown_contexts(len(done.contexts))):
+        context = done.contexts[number]
+        rows = {name: torch.from_numpy(done.shown[name][i]) for name in names}
+        length = len(rows[Truth.name])
+        picked = [h - 1 for h in LOOKED_AT if h <= length]
+        given = context.frames[max(context.given - 3, 0) : context.given]
+        ahead = ", ".join(str(h + 1) for h in picked)
+        sheet = [(f"{name}: {ahead} steps ahead", torch.cat([given, row[picked]])) for name, row in rows.items()]
+        write_png(out / f"context_{i}.png", strips(sheet, given=len(given)))
+        side_by_side = torch.cat([torch.cat([context.frames[: context.given], row]) for row in rows.values()], 2)
+        write_film(out / f"context_{i}.mp4", side_by_side, fps, scale=2)
+
+
+def _log(predictors: Result, folder: Path) -> None:
+    """Every metric by horizon, one TensorBoard run a predictor."""
+    for name, values in predictors.items():
+        with SummaryWriter(str(folder / name)) as log:
+            for metric, by_horizon in values["metrics"].items():
+                for horizon, at in by_horizon.items():
+                    log.add_scalar(metric, at["mean"], int(horizon))

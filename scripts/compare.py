@@ -1,0 +1,56 @@
+"""`worldmodel compare`: two reports of `worldmodel benchmark` -> which is better where."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from worldmodel.benchmark.comparison import compare, rows
+from worldmodel.errors import UserError
+from worldmodel.evaluation import Result
+from worldmodel.files import write_text
+
+
+@dataclass
+class Args:
+    """Compare two benchmarked models on the same contexts: differences with 95% paired bootstrap intervals."""
+
+    a: Annotated[Path, tyro.conf.Positional]
+    """A report.json of `worldmodel benchmark`."""
+    b: Annotated[Path, tyro.conf.Positional]
+    """Another one, or the same."""
+    predictor_a: str | None = None
+    """Which predictor of A; its first if not given."""
+    predictor_b: str | None = None
+    """Which predictor of B; its first if not given."""
+    out: Path | None = None
+    """Write all differences here, as JSON, at every horizon."""
+
+
+def main(args: Args) -> None:
+    a, b = _read(args.a), _read(args.b)
+    name_a, name_b = args.predictor_a or next(iter(a["predictors"])), args.predictor_b or next(iter(b["predictors"]))
+    differences = compare(a, b, name_a, name_b)
+    table = Table("metric", "steps ahead", "A - B", "95% interval", "better", title=f"A: {name_a}    B: {name_b}")
+    for row in rows(differences):
+        table.add_row(*row)
+    Console().print(table)
+    if args.out is not None:
+        write_text(args.out, json.dumps({"a": name_a, "b": name_b, "differences": differences}, indent=1) + "\n")
+        print(f"All differences are in {args.out}.")
+
+
+def _read(path: Path) -> Result:
+    try:
+        report: Result = json.loads(path.read_text())
+        if not report["predictors"] or "contexts" not in report:
+            raise KeyError("predictors")
+        return report
+    except FileNotFoundError as error:
+        raise UserError(f"There is no {path}.") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is not a report of `worldmodel benchmark`.") from error

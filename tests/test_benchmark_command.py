@@ -1,0 +1,226 @@
+"""`worldmodel benchmark` and `worldmodel compare`, by running them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from scripts.cli import main
+from tests.panorama import ACTIONS, SIDE, Turning, make_store
+from worldmodel.benchmark import inverse
+from worldmodel.benchmark.benchmark import run_benchmark
+from worldmodel.benchmark.comparison import compare
+from worldmodel.benchmark.protocols import PROTOCOLS, Protocol
+from worldmodel.dynamics import DynamicsConfig
+from worldmodel.errors import UserError
+from worldmodel.evaluation import Result
+from worldmodel.video import VideoConfig
+from worldmodel.world import WorldConfig, WorldModel
+
+ROOT = Path(__file__).parents[1]
+
+
+def save_world(folder: Path, side: int = SIDE, n_actions: int = len(ACTIONS)) -> str:
+    torch.manual_seed(0)
+    video = VideoConfig((side, side), (8,), width=8, encoder_blocks=1, decoder_blocks=1, num_codes=16, code_dim=4)
+    dynamics = DynamicsConfig(video.code_shape, 16, n_actions, (0.0, 1.0), width=16, head_width=16)
+    meanings = tuple(ACTIONS + ["more"] * (n_actions - len(ACTIONS)))
+    WorldModel(WorldConfig(video, dynamics, meanings, 10)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Held-out and training episodes; the judge of actions is trained briefly."""
+    monkeypatch.setattr(inverse, "STEPS", 20)
+    heldout, training = str(tmp_path / "heldout"), str(tmp_path / "training")
+    make_store(heldout, episodes=3, steps=50, seed=1)
+    make_store(training, episodes=3, steps=50)
+    return heldout, training
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
+    monkeypatch.setattr("sys.argv", ["worldmodel", *argv])
+    return main()
+
+
+def test_a_report_of_models_from_here_and_elsewhere(
+    stores: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)  # where the documented example is
+    out = tmp_path / "out"
+    models = [save_world(tmp_path / "tiny"), save_world(tmp_path / "larger", side=48)]
+    argv = ["benchmark", "--model", *models, "--predictor", "docs.foreign_model:make", "--store", stores[0]]
+    argv += ["--train-store", stores[1], "--samples", "2", "--contexts", "6", "--lpips", str(tmp_path / "no.pt")]
+    assert run(monkeypatch, *argv, "--out", str(out)) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert list(report["predictors"]) == [
+        "tiny",
+        "last frame, moved on",
+        "tiny, no actions",
+        "last frame, moved on, no actions",
+        "repeat last",
+        "mean frame",
+        "nearest neighbour",
+        "reconstruction by tiny",
+        "truth",
+    ]
+    for name, predictor in report["predictors"].items():
+        for metric in ("psnr", "ssim", "ms_ssim", "action_fidelity"):
+            assert list(predictor["metrics"][metric]) == [str(h) for h in range(1, 11)], (name, metric)
+            for at in predictor["metrics"][metric].values():
+                assert at["low"] <= at["mean"] <= at["high"]
+    assert set(report["predictors"]["tiny"]["metrics"]) >= {"bits_per_code", "reward_error", "alive", "psnr_best"}
+    assert list(report["skipped"]) == ["larger"]
+    assert "choose the store of the same world" in report["skipped"]["larger"]
+    assert set(report["not_measured"]) == {"lpips", "fid", "fvd"}
+    assert "There are no weights" in report["not_measured"]["lpips"]
+    printed = capsys.readouterr().out
+    assert "larger: The model knows frames" in printed
+    page = (out / "report.md").read_text()
+    assert "There are no weights" in page
+    assert "| repeat last |" in page
+    for picture in ("curves.png", "context_0.png", "context_2.png"):
+        assert np.asarray(Image.open(out / picture).convert("RGB")).std() > 0
+    assert (out / "context_1.mp4").stat().st_size > 0
+    log = EventAccumulator(str(out / "tensorboard" / "repeat last")).Reload()
+    assert [point.step for point in log.Scalars("psnr")] == list(range(1, 11))
+
+
+def test_what_lacks_training_episodes_is_named_and_the_rest_comes(
+    stores: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert run(monkeypatch, "benchmark", "--store", stores[0], "--contexts", "3", "--out", str(out)) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert set(report["not_measured"]) == {
+        *("lpips", "fid", "fvd", "action_fidelity", "mean frame", "nearest neighbour")
+    }
+    assert "ssim" in report["predictors"]["repeat last"]["metrics"]
+
+
+class _Interrupt(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_report(stores: tuple[str, str], tmp_path: Path) -> None:
+    store = make_store("memory://benchmark-resumed", episodes=3, steps=60, seed=1)
+    calls = 0
+
+    class Counting(Turning):
+        def predict(self, *args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return super().predict(*args)
+
+    def interrupted(work: list[Any]) -> Any:
+        for number, item in enumerate(work):
+            if number == 1:
+                raise _Interrupt
+            yield item
+
+    def benchmark(folder: str, **options: Any) -> Result:
+        model = Counting("model", noise=20)
+        protocol = Protocol("test", given=4, imagined=10)
+        return run_benchmark([model], store, protocol, tmp_path / folder, samples=3, contexts=30, **options).report
+
+    whole = benchmark("whole")
+    once = calls
+    with pytest.raises(_Interrupt):
+        benchmark("parts", progress=interrupted)
+    calls = 0
+    assert benchmark("parts") == whole
+    assert calls == once - 1  # the first chunk was kept; loops are dreamed anew
+
+
+def test_another_benchmark_is_not_mixed_into_a_folder(
+    stores: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["benchmark", "--store", stores[0], "--contexts", "3", "--out", str(tmp_path / "out")]
+    assert run(monkeypatch, *argv) == 0
+    assert run(monkeypatch, *argv, "--seed", "1") == 2
+    assert "holds a benchmark with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--protocol", "teco"], "needs episodes of 300 frames"),
+        (["--predictor", "docs.nothing:make"], "cannot be imported"),
+        (["--predictor", "docs"], "MODULE:FACTORY"),
+        (["--samples", "0"], "1 or more"),
+        (["--model", "no-such-model"], "There is no model"),
+        (["--loops", "nowhere"], "There is no episode store"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    argv: list[str],
+    sentence: str,
+    stores: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, "benchmark", "--store", stores[0], "--out", str(tmp_path / "out"), *argv) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def two_reports(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Result]:
+    """The same contexts: a perfect dream, and one that fades."""
+    store = make_store("memory://benchmark-compared", episodes=6, steps=60, seed=2)
+    folder = tmp_path_factory.mktemp("compared")
+    first, second = (
+        run_benchmark([model], store, PROTOCOLS["paper"], folder / model.name, samples=1, contexts=18).report
+        for model in (Turning("perfect"), Turning("fading", fade=0.05))
+    )
+    return first, second
+
+
+def test_comparing_says_who_is_better_where(two_reports: tuple[Result, Result]) -> None:
+    differences = compare(*two_reports, "perfect", "fading")
+    assert {at["better"] for at in differences["ssim"].values()} == {"a"}
+    perfect, fading = (
+        r["predictors"][n]["metrics"]["psnr"]["7"]["mean"]
+        for r, n in zip(two_reports, ("perfect", "fading"), strict=True)
+    )
+    assert differences["psnr"]["7"]["difference"] == pytest.approx(perfect - fading, abs=1e-3)
+    assert {at["better"] for at in differences["reward_error"].values()} == {None}
+    reversed_ = compare(two_reports[1], two_reports[0], "fading", "perfect")
+    assert {at["better"] for at in reversed_["ssim"].values()} == {"b"}
+    same = compare(two_reports[0], two_reports[0], "perfect", "perfect")
+    assert {at["better"] for metric in same.values() for at in metric.values()} == {None}
+
+
+def test_reports_of_other_contexts_cannot_be_compared(two_reports: tuple[Result, Result]) -> None:
+    with pytest.raises(UserError, match="differ in seed: run both with the same"):
+        compare(two_reports[0], {**two_reports[1], "seed": 1}, "perfect", "fading")
+
+
+def test_compare_prints_a_table(
+    two_reports: tuple[Result, Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    paths = []
+    for number, report in enumerate(two_reports):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(report))
+        paths.append(str(path))
+    assert run(monkeypatch, "compare", *paths, "--out", str(tmp_path / "differences.json")) == 0
+    assert "fading" in capsys.readouterr().out
+    assert json.loads((tmp_path / "differences.json").read_text())["differences"]["ssim"]["10"]["better"] == "a"
+    assert run(monkeypatch, "compare", *paths, "--predictor-b", "nobody") == 2
+    assert 'There is no "nobody" in that report' in capsys.readouterr().err
+    (tmp_path / "broken.json").write_text("{")
+    assert run(monkeypatch, "compare", paths[0], str(tmp_path / "broken.json")) == 2
+    assert "is not a report of" in capsys.readouterr().err

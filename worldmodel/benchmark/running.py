@@ -1,0 +1,220 @@
+"""Contexts x samples x predictors -> raw values, kept on disk as they come, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, runtime_checkable
+from typing import Protocol as Interface
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from worldmodel.benchmark.measures import Measures
+from worldmodel.benchmark.predictors import Likelihood, Prediction, Predictor, check_prediction
+from worldmodel.benchmark.protocols import Context, Protocol
+from worldmodel.benchmark.weights import Fid, Fvd
+from worldmodel.errors import UserError
+from worldmodel.files import write_bytes
+
+FRAMES_AT_ONCE = 32_000  # predicted frames held in memory, 680 MB of 84x84 ones
+ROWS_AT_ONCE = 64
+SHOWN_CONTEXTS = 3  # contexts whose first sample is kept for pictures and films
+SHOWN_FRAMES = 300
+LOOKED_AT = (1, 2, 5, 10, 20, 50, 100, 150, 200, 260, 500, 1000)  # horizons in tables, pictures and for FID
+
+Arrays = dict[str, npt.NDArray[Any]]
+"""Raw values by name; the first axis is that of the contexts."""
+
+
+@runtime_checkable
+class Oracle(Interface):
+    """Something that is shown the truth and draws it anew: a ceiling, not a `Predictor`."""
+
+    name: str
+
+    def redraw(self, frames: Tensor) -> Tensor:
+        """uint8 [B, T, H, W, 3] -> the same."""
+
+
+class Truth:
+    """What really happened: the value of every measure on real frames."""
+
+    name = "truth"
+
+    def redraw(self, frames: Tensor) -> Tensor:
+        return frames
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the report: who predicts, how often, and whether the actions are withheld."""
+
+    name: str
+    by: Predictor | Oracle
+    samples: int = 1
+    withheld: bool = False
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Everything that looks at predicted frames."""
+
+    measures: Measures
+    fid: Fid | None = None
+    fvd: Fvd | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Contexts that are predicted together, and the number of the first among all."""
+
+    first: int
+    contexts: list[Context]
+
+
+def chunks(contexts: list[Context], samples: int, protocol: Protocol) -> list[Chunk]:
+    size = max(1, min(ROWS_AT_ONCE, FRAMES_AT_ONCE // protocol.imagined) // samples)
+    return [Chunk(i, contexts[i : i + size]) for i in range(0, len(contexts), size)]
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed from several numbers, the same on every machine."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def shown_contexts(count: int) -> list[int]:
+    """The contexts that people get to see, spread over all."""
+    return sorted(set(np.linspace(0, count - 1, SHOWN_CONTEXTS).round().astype(int).tolist()))
+
+
+def measure(
+    entries: Sequence[Entry],
+    contexts: list[Context],
+    protocol: Protocol,
+    judges: Judges,
+    folder: Path,
+    *,
+    seed: int,
+    progress: Callable[[list[tuple[Entry, Chunk]]], Iterator[tuple[Entry, Chunk]]],
+) -> tuple[dict[str, Arrays], dict[str, str]]:
+    """The raw values of every entry, by its name, and why there are none for the others.
+
+    Parts that `folder` holds already are not computed again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    work = [(entry, chunk) for entry in entries for chunk in chunks(contexts, entry.samples, protocol)]
+    shown = shown_contexts(len(contexts))
+    parts: dict[str, list[Arrays]] = {entry.name: [] for entry in entries}
+    refused: dict[str, str] = {}
+    for entry, chunk in progress(work):
+        if entry.name in refused:
+            continue
+        path = folder / f"{re.sub('[^a-z0-9.]+', '-', entry.name.lower())}.{chunk.first}.npz"
+        if path.exists():
+            with np.load(path) as arrays:
+                parts[entry.name].append(dict(arrays))
+            continue
+        try:
+            part = _measure_chunk(entry, chunk, protocol, judges, seed, shown)
+        except UserError as error:
+            refused[entry.name] = str(error)
+            continue
+        content = BytesIO()
+        np.savez_compressed(content, **part)  # type: ignore[arg-type]  # numpy takes its own options for arrays
+        write_bytes(path, content.getvalue())
+        parts[entry.name].append(part)
+    complete = {name: some for name, some in parts.items() if name not in refused}
+    joined = {name: {k: np.concatenate([p[k] for p in some]) for k in some[0]} for name, some in complete.items()}
+    return joined, refused
+
+
+def _measure_chunk(
+    entry: Entry, chunk: Chunk, protocol: Protocol, judges: Judges, seed: int, shown: list[int]
+) -> Arrays:
+    """Raw values of some contexts C and all samples S at the measured horizons h, all horizons H:
+
+    the measures by name [C, S, h], "features" [C, S, H, D], "rewards" and "terminated" [C, S, H], "bits_per_code"
+    [C, h], "fid" [C, S, looked at, D'], "clip" [C, S, D''] and "shown" [shown contexts, frames, H_px, W_px, 3].
+    """
+    numbers = range(chunk.first, chunk.first + len(chunk.contexts))
+    seeds = [seed_of(seed, number, sample) for number in numbers for sample in range(entry.samples)]
+    predicted = _predict(entry, chunk.contexts, protocol.given, seeds)
+    rows = [predicted.frames[i][: _extent(entry, context)] for i, context in _rows(chunk, entry)]
+    measured = [judges.measures(context, rows[i]) for i, context in _rows(chunk, entry)]
+    result: Arrays = {name: np.stack([values[name] for values, _ in measured]) for name in measured[0][0]}
+    result["features"] = np.stack([features for _, features in measured])
+    for name, values in (("rewards", predicted.rewards), ("terminated", predicted.terminated)):
+        if values is not None:
+            result[name] = values.float().numpy()
+    if judges.fid is not None:
+        result["fid"] = np.stack([_at_horizons(judges.fid, row, protocol) for row in rows])
+    result = {name: value.reshape(-1, entry.samples, *value.shape[1:]) for name, value in result.items()}
+    if isinstance(entry.by, Likelihood):
+        result["bits_per_code"] = np.stack([_bits(entry, entry.by, c, protocol) for c in chunk.contexts])
+    if judges.fvd is not None and not protocol.beyond:
+        given = protocol.clip or protocol.given
+        clips = predicted if given == protocol.given else _predict(entry, chunk.contexts, given, seeds)
+        features = judges.fvd.features(clips.frames)
+        result["clip"] = features.reshape(len(chunk.contexts), entry.samples, -1)
+    seen = [i for i, number in enumerate(numbers) if number in shown]
+    result["shown"] = _for_show([rows[i * entry.samples] for i in seen], rows[0].shape[1:], protocol)
+    return result
+
+
+def _predict(entry: Entry, contexts: list[Context], given: int, seeds: list[int]) -> Prediction:
+    """All samples of all contexts, in this order, after `given` frames; an oracle's end with the truth."""
+    if isinstance(entry.by, Oracle):
+        longest = max(len(context.frames) for context in contexts)
+        frames = torch.stack([_padded(context.frames, longest) for context in contexts])
+        return Prediction(entry.by.redraw(frames)[:, given:])
+    frames = torch.stack([context.frames[:given] for context in contexts]).repeat_interleave(entry.samples, 0)
+    actions = torch.stack([context.actions for context in contexts]).repeat_interleave(entry.samples, 0)
+    horizon = actions.shape[1] + 1 - given
+    prediction = entry.by.predict(frames, None if entry.withheld else actions, horizon, seeds)
+    check_prediction(prediction, frames, horizon, entry.name)
+    return prediction
+
+
+def _rows(chunk: Chunk, entry: Entry) -> list[tuple[int, Context]]:
+    return list(enumerate(context for context in chunk.contexts for _ in range(entry.samples)))
+
+
+def _extent(entry: Entry, context: Context) -> int | None:
+    """How many frames of a row count: an oracle knows no more than the truth."""
+    return context.known if isinstance(entry.by, Oracle) else None
+
+
+def _bits(entry: Entry, model: Likelihood, context: Context, protocol: Protocol) -> npt.NDArray[np.float32]:
+    """Bits per code of the true frames at the measured horizons, [h]."""
+    actions = None if entry.withheld else context.actions[None, : len(context.frames) - 1]
+    bits = model.bits_per_code(context.frames[None], actions)[0, context.given - 1 :].float().numpy()
+    values = np.full(protocol.imagined, np.nan, np.float32)
+    values[: len(bits)] = bits
+    return values[np.array(protocol.horizons) - 1]
+
+
+def _at_horizons(fid: Fid, frames: Tensor, protocol: Protocol) -> npt.NDArray[np.floating]:
+    horizons = [h for h in LOOKED_AT if h <= protocol.imagined]
+    known = [h for h in horizons if h <= len(frames)]
+    found = fid.features(frames[torch.tensor(known) - 1])
+    values = np.full((len(horizons), found.shape[1]), np.nan)
+    values[: len(known)] = found
+    return values
+
+
+def _for_show(rows: list[Tensor], frame_shape: torch.Size, protocol: Protocol) -> npt.NDArray[np.uint8]:
+    """The first frames of some rows, the last one repeated where there are fewer."""
+    shown = np.zeros((len(rows), min(protocol.imagined, SHOWN_FRAMES), *frame_shape), np.uint8)
+    for i, row in enumerate(rows):
+        shown[i] = _padded(row[:SHOWN_FRAMES], shown.shape[1]).numpy()
+    return shown
+
+
+def _padded(frames: Tensor, length: int) -> Tensor:
+    return torch.cat([frames, frames[-1:].expand(length - len(frames), -1, -1, -1)])
