@@ -101,6 +101,26 @@ def test_what_happened_long_ago_still_counts() -> None:
     assert not torch.equal(dynamics(codes, actions).logits[:, -1], dynamics(codes, other).logits[:, -1])
 
 
+def test_what_leaves_the_view_comes_back_when_the_view_does() -> None:
+    """Where "left" and "right" carry all of the memory by one column, n of the one and n of the other undo each other."""
+    dynamics = prior("diagonal")
+    rows, columns, margin = *CODE_SHAPE, dynamics.config.margin
+    shares = dynamics.carry.shares.weight.zero_().view(N_ACTIONS + 1, dynamics.carry.groups, 5, -1)
+    for action, source in enumerate((3, 4, 0)):  # from the left, from the right, from where it is
+        shares[action, :, source] = 1e3
+    memory = torch.zeros(1, 16, rows, columns + 2 * margin, dtype=torch.float64)
+    memory[..., margin : margin + columns] = torch.randn(1, 16, rows, columns)
+    moved = memory
+    for n in range(1, margin + 1):
+        moved = dynamics.carry(moved, torch.tensor([0]))
+        assert torch.equal(moved[..., n:], memory[..., :-n])
+    assert moved[..., margin : margin + columns].abs().sum() == 0
+    for _ in range(margin):
+        moved = dynamics.carry(moved, torch.tensor([1]))
+    assert torch.equal(moved, memory)
+    assert torch.equal(dynamics.carry(memory, torch.tensor([2])), memory)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_sampled_frequencies_match_the_stated_probabilities(order: str) -> None:
     """All 3 ** 4 frames of a two-by-two grid, 40,000 draws: chi-squared at the 0.1% level."""

@@ -341,26 +341,29 @@ class _Block(nn.Module):
 
 
 class _Carry(nn.Module):
-    """Moves what is remembered as an action moves the view: from each place to those around it, by learned shares."""
+    """Moves what is remembered as an action moves the view: each place takes from itself and its four neighbours.
+
+    How much from which is learned for every action, place and group of channels.
+    """
 
     groups = 8  # of channels, each moving in its own way: what is near moves otherwise than what is far
 
     def __init__(self, n_actions: int, config: DynamicsConfig) -> None:
         super().__init__()
         _, *self.size = config.memory_shape
-        self.shares = nn.Embedding(n_actions, self.groups * 9 * self.size[0] * self.size[1])
+        self.shares = nn.Embedding(n_actions, self.groups * 5 * self.size[0] * self.size[1])
         with torch.no_grad():
             self.shares.weight.zero_()
-            self.shares.weight.unflatten(1, (self.groups, 9, -1))[:, :, 4] = 4  # most stays where it is
+            self.shares.weight.unflatten(1, (self.groups, 5, -1))[:, :, 0] = 4  # most stays where it is
 
     def forward(self, memory: Tensor, actions: Tensor) -> Tensor:
         """[B, C, h, w], int64 [B] -> [B, C, h, w]."""
         rows, columns = self.size
-        shares = self.shares(actions).view(-1, self.groups, 9, 1, rows, columns).to(memory.dtype).softmax(2)
+        shares = self.shares(actions).view(-1, self.groups, 5, 1, rows, columns).to(memory.dtype).softmax(2)
         padded = F.pad(memory, (1, 1, 1, 1)).unflatten(1, (self.groups, -1))  # [B, G, C/G, h+2, w+2]
-        moved = sum(
-            shares[:, :, 3 * i + j] * padded[..., i : i + rows, j : j + columns] for i in range(3) for j in range(3)
-        )
+        moved = torch.zeros_like(memory).unflatten(1, (self.groups, -1))
+        for i, (row, column) in enumerate(((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))):
+            moved = moved.addcmul(shares[:, :, i], padded[..., row : row + rows, column : column + columns])
         return moved.flatten(1, 2)
 
 
