@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 
 from envs.dmlab_fruit import FRUIT
-from scripts.benchmarks import read_benchmarks, write_benchmarks
+from scripts.world_report import read_benchmarks, write_benchmarks
 from worldmodel.dream_evaluation import (
     CONTEXT,
     HORIZON,

@@ -102,7 +102,7 @@ def test_what_happened_long_ago_still_counts() -> None:
 
 
 def test_what_leaves_the_view_comes_back_when_the_view_does() -> None:
-    """Where "left" and "right" carry all of the memory by one column, n of the one and n of the other undo each other."""
+    """Where two actions carry all of the memory by a column, to and fro, n of the one undo n of the other."""
     dynamics = prior("diagonal")
     rows, columns, margin = *CODE_SHAPE, dynamics.config.margin
     shares = dynamics.carry.shares.weight.zero_().view(N_ACTIONS + 1, dynamics.carry.groups, 5, -1)

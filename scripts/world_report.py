@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from worldmodel.benchmark.report import table
 from worldmodel.errors import UserError
 from worldmodel.evaluation import Result
 from worldmodel.files import write_text
@@ -47,7 +48,7 @@ def _tokenizer(models: dict[str, Result]) -> Iterator[str]:
     things = sorted({thing for t in found.values() for thing in t["iou"]})
     yield "## Tokenizer"
     yield "Reconstructed frames beside the true ones; IoU is of all pixels of a thing, in all frames together."
-    yield _table(
+    yield table(
         ["model", "frames", "PSNR, dB", "SSIM", "codes in use", "perplexity", *(f"IoU {t}" for t in things)],
         [
             [name, t["frames"], _number(t["psnr"], ".1f"), _number(t["ssim"], ".3f")]
@@ -73,7 +74,7 @@ def _prior(models: dict[str, Result]) -> Iterator[str]:
         bits = {**p["bits_per_code"], **p["baseline_bits_per_code"]}
         values = (bits[k] for k in ("true", "shuffled", "none", "unigram", "same", "bigram"))
         rows.append([name, p["order"], *map(_number, values)])
-    yield _table(header, rows)
+    yield table(header, rows)
 
 
 def _sign(models: dict[str, Result]) -> Iterator[str]:
@@ -93,7 +94,7 @@ def _sign(models: dict[str, Result]) -> Iterator[str]:
             for k in ("codes", "pixels")
         ]
         rows.append([name, *cells, _interval(s["codes_minus_pixels"]), s["frames"], s["episodes"]])
-    yield _table(["model", "AUC, codes", "AUC, pixels", "codes - pixels", "frames", "episodes"], rows)
+    yield table(["model", "AUC, codes", "AUC, pixels", "codes - pixels", "frames", "episodes"], rows)
 
 
 def _rollouts(models: dict[str, Result]) -> Iterator[str]:
@@ -125,7 +126,7 @@ def _rollouts(models: dict[str, Result]) -> Iterator[str]:
             f"{r['context']} given frames. "
             f"PSNR against holding still, horizons 1 to {len(r['psnr'])}: {verdict}."
         )
-        yield _table(header, rows)
+        yield table(header, rows)
 
 
 def _outcomes(models: dict[str, Result]) -> Iterator[str]:
@@ -143,7 +144,7 @@ def _outcomes(models: dict[str, Result]) -> Iterator[str]:
         for name, o in found.items()
         for kind, k in o["kinds"].items()
     ]
-    yield _table(["model", "around", "windows", "true sum", "imagined sum", "dream ends", "AUC"], rows)
+    yield table(["model", "around", "windows", "true sum", "imagined sum", "dream ends", "AUC"], rows)
 
 
 def _long_dream(models: dict[str, Result]) -> Iterator[str]:
@@ -168,7 +169,7 @@ def _long_dream(models: dict[str, Result]) -> Iterator[str]:
             + [" → ".join(process), d["not_finite"], " / ".join(codes), " / ".join(energy)]
         )
     header = ["model", "steps", "ms a step, first → last tenth", "state, KiB", "process, MiB", "not finite"]
-    yield _table([*header, "perplexity", "gradient energy"], rows)
+    yield table([*header, "perplexity", "gradient energy"], rows)
 
 
 def _speed(models: dict[str, Result]) -> Iterator[str]:
@@ -180,7 +181,7 @@ def _speed(models: dict[str, Result]) -> Iterator[str]:
         values = [_number(m["steps_per_second"], ".0f") for kind in ("float32", "bfloat16") for m in s[kind]]
         rows.append([name, f"{s['threads']} of {s['cores']}", *values])
     columns = [f"{kind}, batch {batch}" for kind in ("float32", "bfloat16") for batch in (1, 64)]
-    yield _table(["model", "threads of cores", *columns], rows)
+    yield table(["model", "threads of cores", *columns], rows)
 
 
 def _commands(models: dict[str, Result]) -> Iterator[str]:
@@ -191,11 +192,6 @@ def _commands(models: dict[str, Result]) -> Iterator[str]:
 
 def _having(models: dict[str, Result], part: str) -> dict[str, Any]:
     return {name: m[part] for name, m in models.items() if m.get(part)}
-
-
-def _table(header: list[str], rows: list[list[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def _number(value: float | None, form: str = ".2f") -> str:

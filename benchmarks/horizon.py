@@ -1,0 +1,93 @@
+"""The results of record of `worldmodel benchmark`: every bundled model, every protocol, its world's held-out episodes.
+
+    python benchmarks/horizon.py
+
+`horizon.json` keeps the metrics at the horizons that people look at, `horizon.md` shows them, with the command of each
+table; the full reports, curves, pictures and films stay in the folder of the runs.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from scripts import benchmark
+from worldmodel.benchmark.report import markdown
+from worldmodel.benchmark.running import LOOKED_AT
+from worldmodel.evaluation import Result
+
+WORLDS = {
+    "arena": ("dmlab-seekavoid", True),
+    "explore": ("dmlab-explore", True),
+    "doom": ("doom-take-cover", False),
+}
+"""Stores are called STORES/NAME_test, NAME_train and, where there are turns there and back, NAME_loops."""
+SIZES = {"paper": (48, 4), "teco": (12, 2), "long": (12, 2)}  # contexts and samples: long dreams take long
+
+
+@dataclass
+class Args:
+    stores: Path = Path("stores")
+    runs: Path = Path("runs/horizon")
+    """Folder of the full reports; where one is there already, it is taken."""
+    worlds: tuple[str, ...] = tuple(WORLDS)
+    protocols: tuple[str, ...] = tuple(SIZES)
+    earlier: Path | None = None
+    """A folder with earlier versions of the models, by the same names, to show beside them as NAME-before."""
+    out: Path = Path(__file__).parent
+
+
+def main(args: Args) -> None:
+    results, pages = {}, ["# How far can the dreams be trusted?"]
+    for world in args.worlds:
+        for protocol in args.protocols:
+            folder = args.runs / f"{world}-{protocol}"
+            if not (folder / "report.json").exists():
+                run(args, world, protocol, folder)
+            if not (folder / "report.json").exists():
+                continue
+            report = json.loads((folder / "report.json").read_text())
+            results[folder.name] = condensed(report)
+            pages.append(markdown(report).replace("\n## ", "\n### ").replace("# ", "## ", 1))
+    (args.out / "horizon.json").write_text(json.dumps(results, indent=1) + "\n")
+    (args.out / "horizon.md").write_text("\n\n".join(pages))
+
+
+def run(args: Args, world: str, protocol: str, folder: Path) -> None:
+    name, loops = WORLDS[world]
+    contexts, samples = SIZES[protocol]
+    earlier = () if args.earlier is None else (str(args.earlier / f"{name}-before"),)
+    benchmark.main(
+        benchmark.Args(
+            store=str(args.stores / f"{world}_test"),
+            out=folder,
+            model=(name, *earlier),
+            protocol=protocol,
+            samples=samples,
+            contexts=contexts,
+            train_store=str(args.stores / f"{world}_train"),
+            loops=str(args.stores / f"{world}_loops") if loops and protocol == "paper" else None,
+            dtype="bfloat16",
+        )
+    )
+
+
+def condensed(report: Result) -> Result:
+    """Without the values of single contexts, and at few horizons."""
+    keep = {str(h) for h in LOOKED_AT}
+    predictors = {
+        name: {
+            **{k: v for k, v in values.items() if k != "contexts"},
+            "metrics": {
+                metric: {h: at for h, at in by_horizon.items() if h in keep}
+                for metric, by_horizon in values["metrics"].items()
+            },
+        }
+        for name, values in report["predictors"].items()
+    }
+    return {**{k: v for k, v in report.items() if k not in ("contexts", "horizons")}, "predictors": predictors}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
