@@ -37,8 +37,8 @@ class Recipe:
     prior_steps: int = 12_000
     tokenizer_batch: int = 12
     """Windows of two frames in a step of the tokenizer."""
-    prior_batch: int = 4
-    """Windows of sixteen frames in a step of the prior."""
+    prior_batch: int = 3
+    """Windows of twenty-four frames in a step of the prior."""
     tokenizer_lr: float = 1.5e-3
     """Peak learning rate of the tokenizer."""
     prior_lr: float = 4e-3
