@@ -3,7 +3,9 @@
 import dataclasses
 import importlib
 import json
+import re
 import shlex
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
 from worldmodel.evaluation import Result
 from worldmodel.files import write_text
-from worldmodel.pictures import strips, write_film, write_png
+from worldmodel.pictures import strips, titled, write_film, write_png
 from worldmodel.progress import track
 from worldmodel.world import WorldModel, check_temperature, model_name
 
@@ -80,10 +82,9 @@ def main(args: Args) -> None:
             raise UserError(f"{other.address} is of another world than {store.address}: its frames or actions differ.")
     choose_contexts(store, PROTOCOLS[args.protocol], args.contexts)  # before anything is written: is it long enough?
     predictors = [_world(name, args) for name in args.model] + [_foreign(path) for path in args.predictor]
-    names = [predictor.name for predictor in predictors]
-    if len(set(names)) < len(names):
-        raise UserError(f"Two of {', '.join(names)} have one name: give copies of their folders other names.")
-    _write_settings(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    settings = json.dumps(dataclasses.asdict(args), default=str, indent=2)
+    write_text(args.out / "benchmark.json", settings + "\n")
     try:
         done = run_benchmark(
             predictors,
@@ -119,27 +120,19 @@ def _world(name: str, args: Args) -> Predictor:
 
 def _foreign(path: str) -> Predictor:
     """What `MODULE:FACTORY` makes; modules in the current folder are found, too."""
-    module, colon, factory = path.partition(":")
+    module, _, factory = path.partition(":")
+    if not module or not factory:
+        raise UserError(f"--predictor is MODULE:FACTORY, not {path}.")
     sys.path.insert(0, "")
     try:
-        found = getattr(importlib.import_module(module), factory) if colon else None
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--predictor {path} cannot be imported: {error}.") from error
+        predictor: Predictor = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UserError(f"--predictor {path} cannot be made: {error}.") from error
     finally:
         sys.path.remove("")
-    if found is None:
-        raise UserError(f"--predictor is MODULE:FACTORY, not {path}.")
-    predictor: Predictor = found()
+    if not isinstance(getattr(predictor, "name", None), str) or not callable(getattr(predictor, "predict", None)):
+        raise UserError(f"What --predictor {path} makes has no name and no predict: see docs/foreign_model.py.")
     return predictor
-
-
-def _write_settings(args: Args) -> None:
-    """Leave `benchmark.json` in OUT, unless the raw values of another benchmark are kept there already."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    path, settings = args.out / "benchmark.json", json.dumps(dataclasses.asdict(args), default=str, indent=2) + "\n"
-    if path.exists() and path.read_text() != settings:
-        raise UserError(f"{args.out} holds a benchmark with other settings; choose another --out, or remove it.")
-    write_text(path, settings)
 
 
 def _command(args: Args) -> str:
@@ -159,20 +152,22 @@ def _draw(done: Benchmarked, out: Path, fps: float) -> None:
     for i, number in enumerate(shown_contexts(len(done.contexts))):
         context = done.contexts[number]
         rows = {name: torch.from_numpy(done.shown[name][i]) for name in names}
+        rows[Truth.name][context.known :] = 0  # nobody knows what would have come
         length = len(rows[Truth.name])
         picked = [h - 1 for h in LOOKED_AT if h <= length]
         given = context.frames[max(context.given - 3, 0) : context.given]
         ahead = ", ".join(str(h + 1) for h in picked)
         sheet = [(f"{name}: {ahead} steps ahead", torch.cat([given, row[picked]])) for name, row in rows.items()]
         write_png(out / f"context_{i}.png", strips(sheet, given=len(given)))
-        side_by_side = torch.cat([torch.cat([context.frames[: context.given], row]) for row in rows.values()], 2)
-        write_film(out / f"context_{i}.mp4", side_by_side, fps, scale=2)
+        columns = [titled(name, torch.cat([context.frames[: context.given], row])) for name, row in rows.items()]
+        write_film(out / f"context_{i}.mp4", torch.cat(columns, 2), fps, scale=2)
 
 
 def _log(predictors: Result, folder: Path) -> None:
-    """Every metric by horizon, one TensorBoard run a predictor."""
+    """Every metric by horizon, one TensorBoard run a predictor, in place of an earlier one's."""
+    shutil.rmtree(folder, ignore_errors=True)
     for name, values in predictors.items():
-        with SummaryWriter(str(folder / name)) as log:
+        with SummaryWriter(str(folder / re.sub(r"[^\w ,.-]+", "-", name).strip("."))) as log:
             for metric, by_horizon in values["metrics"].items():
                 for horizon, at in by_horizon.items():
                     log.add_scalar(metric, at["mean"], int(horizon))

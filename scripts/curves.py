@@ -4,11 +4,10 @@ from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from worldmodel.benchmark.running import Truth
+from worldmodel.errors import require
 from worldmodel.evaluation import Result
 from worldmodel.files import write_bytes
 
@@ -22,8 +21,7 @@ def draw_curves(report: Result, path: Path) -> None:
     drawn = [name for name in DRAWN if any(name in values["metrics"] for values in predictors.values())]
     columns = 3
     rows = -(-len(drawn) // columns)
-    figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
-    colours = matplotlib.color_sequences["tab10"]
+    figure = require("matplotlib.figure", "metrics").Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
     lines = {}
     for panel, metric in enumerate(drawn, 1):
         axes = figure.add_subplot(rows, columns, panel)
@@ -33,8 +31,8 @@ def draw_curves(report: Result, path: Path) -> None:
             horizons, bands = _series(values["metrics"][metric])
             style = "--" if "no actions" in name else ":" if name.startswith(("truth", "reconstruction")) else "-"
             mean, low, high = bands
-            lines[name] = axes.plot(horizons, mean, style, color=colours[colour % 10], label=name)[0]
-            axes.fill_between(horizons, low, high, color=colours[colour % 10], alpha=0.12, linewidth=0)
+            lines[name] = axes.plot(horizons, mean, style, color=f"C{colour}", label=name)[0]
+            axes.fill_between(horizons, low, high, color=f"C{colour}", alpha=0.12, linewidth=0)
         axes.set(xscale="log", title=metric, xlabel="steps ahead")
         axes.grid(alpha=0.3)
     figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=3, frameon=False)
@@ -48,7 +46,7 @@ def _series(by_horizon: Result) -> tuple[list[int], np.ndarray]:
     points = {int(h): at for h, at in by_horizon.items()}
     spread = np.geomspace(20, 10_000, 33).round()
     chosen = sorted(h for h in points if h <= 20) + [
-        min(inside) for a, b in pairwise(spread) if (inside := [h for h in points if a < h <= b])
+        max(inside) for a, b in pairwise(spread) if (inside := [h for h in points if a < h <= b])
     ]
     values = [[np.nan if points[h][k] is None else points[h][k] for h in chosen] for k in ("mean", "low", "high")]
     return chosen, np.array(values)

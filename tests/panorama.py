@@ -53,13 +53,24 @@ class Turning:
     """Knows the panorama: finds where it is, then turns as it is told. Each flaw makes another predictor of it.
 
     frozen: does not move.  noise: its standard deviation in grey levels.  deaf: does other actions than it is told.
-    fade: the share of contrast lost a step.  loop: shows its first so many frames again and again.
+    fade: the share of contrast lost a step.  loop: shows its first so many frames again and again.  ends: after so many
+    steps.  pays: for a step right.
     """
 
     def __init__(
-        self, name: str, *, frozen: bool = False, noise: float = 0, deaf: bool = False, fade: float = 0, loop: int = 0
+        self,
+        name: str,
+        *,
+        frozen: bool = False,
+        noise: float = 0,
+        deaf: bool = False,
+        fade: float = 0,
+        loop: int = 0,
+        ends: int = 0,
+        pays: float = 1,
     ) -> None:
         self.name, self.frozen, self.noise, self.deaf, self.fade, self.loop = name, frozen, noise, deaf, fade, loop
+        self.ends, self.pays = ends, pays
 
     def predict(self, frames: Tensor, actions: Tensor | None, horizon: int, seeds: Sequence[int]) -> Prediction:
         everywhere = views(np.arange(0, AROUND, STRIDE))
@@ -76,5 +87,6 @@ class Turning:
             left = (1 - self.fade) ** torch.arange(1, horizon + 1).view(-1, 1, 1, 1)
             seen = 128 + (seen - 128) * left + self.noise * torch.from_numpy(rng.standard_normal(seen.shape))
             rows.append(seen.round().clamp(0, 255).to(torch.uint8))
-            rewards.append(torch.from_numpy((taken == 1).astype(np.float32)))
-        return Prediction(torch.stack(rows), torch.stack(rewards), torch.zeros(len(seeds), horizon, dtype=torch.bool))
+            rewards.append(torch.from_numpy(self.pays * (taken == 1).astype(np.float32)))
+        terminated = (torch.arange(1, horizon + 1) == self.ends).expand(len(seeds), -1)
+        return Prediction(torch.stack(rows), torch.stack(rewards), terminated)

@@ -15,6 +15,7 @@ from tests.panorama import ACTIONS, SIDE, Turning, make_store
 from worldmodel.benchmark import inverse
 from worldmodel.benchmark.benchmark import run_benchmark
 from worldmodel.benchmark.comparison import compare
+from worldmodel.benchmark.predictors import Prediction, WorldPredictor
 from worldmodel.benchmark.protocols import PROTOCOLS, Protocol
 from worldmodel.dynamics import DynamicsConfig
 from worldmodel.errors import UserError
@@ -75,6 +76,7 @@ def test_a_report_of_models_from_here_and_elsewhere(
             assert list(predictor["metrics"][metric]) == [str(h) for h in range(1, 11)], (name, metric)
             for at in predictor["metrics"][metric].values():
                 assert at["low"] <= at["mean"] <= at["high"]
+                assert at["contexts"] == 6
     assert set(report["predictors"]["tiny"]["metrics"]) >= {"bits_per_code", "reward_error", "alive", "psnr_best"}
     assert list(report["skipped"]) == ["larger"]
     assert "choose the store of the same world" in report["skipped"]["larger"]
@@ -135,7 +137,50 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_report(stores: tuple[
         benchmark("parts", progress=interrupted)
     calls = 0
     assert benchmark("parts") == whole
-    assert calls == once - 1  # the first chunk was kept; loops are dreamed anew
+    assert calls == once - 1  # the first chunk was kept
+
+
+def test_other_models_or_data_are_not_mixed_into_a_folder(tmp_path: Path) -> None:
+    store = make_store("memory://benchmark-mixed", episodes=2, steps=40, seed=1)
+    world = WorldModel.from_pretrained(save_world(tmp_path / "world"))
+    protocol = Protocol("test", given=2, imagined=3)
+
+    def benchmark(predictor: Any) -> None:
+        run_benchmark([predictor], store, protocol, tmp_path / "out", samples=1, contexts=2)
+
+    benchmark(WorldPredictor("world", world))
+    benchmark(WorldPredictor("world", world))
+    for other in (WorldPredictor("world", world, temperature=0.5), Turning("turning")):
+        with pytest.raises(UserError, match="holds a benchmark of other models, data or settings"):
+            benchmark(other)
+    torch.nn.init.constant_(world.dynamics.place, 1)
+    with pytest.raises(UserError, match="holds a benchmark of other models, data or settings"):
+        benchmark(WorldPredictor("world", world))
+
+
+def test_two_predictors_of_one_name_are_refused(tmp_path: Path) -> None:
+    store = make_store("memory://benchmark-names", episodes=1, steps=30)
+    with pytest.raises(UserError, match='Two predictors are called "truth"'):
+        run_benchmark([Turning("truth")], store, PROTOCOLS["paper"], tmp_path)
+
+
+def test_a_foreign_model_that_fails_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    class Failing(Turning):
+        def predict(self, frames: Any, actions: Any, *args: Any) -> Any:
+            if actions is None:
+                raise UserError("I cannot do without actions.")
+            return super().predict(frames, actions, *args)
+
+    class Broken(Turning):
+        def predict(self, *args: Any) -> Any:
+            return Prediction(super().predict(*args).frames, rewards=torch.zeros(3))
+
+    store = make_store("memory://benchmark-failing", episodes=2, steps=40)
+    models = [Failing("failing"), Broken("broken")]
+    report = run_benchmark(models, store, PROTOCOLS["paper"], tmp_path, contexts=2).report
+    assert report["skipped"]["failing, no actions"] == "I cannot do without actions."
+    assert "must predict rewards [8, 10], not [3]" in report["skipped"]["broken"]
+    assert {"failing", "repeat last", "truth"} <= report["predictors"].keys()
 
 
 def test_another_benchmark_is_not_mixed_into_a_folder(
@@ -144,14 +189,16 @@ def test_another_benchmark_is_not_mixed_into_a_folder(
     argv = ["benchmark", "--store", stores[0], "--contexts", "3", "--out", str(tmp_path / "out")]
     assert run(monkeypatch, *argv) == 0
     assert run(monkeypatch, *argv, "--seed", "1") == 2
-    assert "holds a benchmark with other settings" in capsys.readouterr().err
+    assert "holds a benchmark of other models" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
         (["--protocol", "teco"], "needs episodes of 300 frames"),
-        (["--predictor", "docs.nothing:make"], "cannot be imported"),
+        (["--predictor", "docs.nothing:make"], "cannot be made"),
+        (["--predictor", ":make"], "MODULE:FACTORY"),
+        (["--predictor", "json:JSONDecoder"], "has no name and no predict"),
         (["--predictor", "docs"], "MODULE:FACTORY"),
         (["--samples", "0"], "1 or more"),
         (["--model", "no-such-model"], "There is no model"),

@@ -8,16 +8,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import linalg
+from scipy import linalg, stats
 from torch import Tensor, nn
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from tests.panorama import Turning, make_store
+from worldmodel.benchmark.benchmark import Weights, run_benchmark
 from worldmodel.benchmark.drift import Drift, frame_features, frechet_distance, moments
 from worldmodel.benchmark.loops import Loop, find_loops
 from worldmodel.benchmark.predictors import MeanFrame, NearestNeighbour, Prediction, RepeatLast, check_prediction
-from worldmodel.benchmark.protocols import PROTOCOLS, Protocol, choose_contexts
+from worldmodel.benchmark.protocols import PROTOCOLS, Context, Protocol, choose_contexts
 from worldmodel.benchmark.statistics import interval, jackknife, mean_over, ratio_over, resamples
+from worldmodel.benchmark.summary import calibration, true_outcomes
 from worldmodel.benchmark.weights import Fid, Fvd, Lpips, feature_distance
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -92,7 +94,7 @@ def test_protocols_are_as_published(name: str, given: int, imagined: int, clip: 
 
 def test_contexts_are_spread_over_the_episodes_and_are_what_was_recorded(store: EpisodeStore) -> None:
     contexts = choose_contexts(store, PROTOCOLS["paper"], 10)
-    assert [sum(c.episode == e for c in contexts) for e in range(4)] == [3, 3, 2, 2]
+    assert [sum(c.episode == e for c in contexts) for e in range(4)] == [2, 3, 2, 3]
     for context in contexts:
         episode = store[context.episode]
         frames = torch.from_numpy(episode.frames[context.first : context.first + 16])
@@ -132,11 +134,12 @@ def test_the_nearest_neighbour_of_a_training_moment_is_what_followed_it(store: E
     assert torch.equal(predicted[0], frames[15:23])
 
 
-def test_the_nearest_neighbour_holds_its_last_frame_where_no_recording_is_long_enough(store: EpisodeStore) -> None:
+def test_the_nearest_neighbour_goes_on_where_a_recording_looks_like_the_end_of_another(store: EpisodeStore) -> None:
     frames = torch.from_numpy(store[2].frames)
-    predicted = NearestNeighbour(store).predict(frames[None, :2], None, 100, [0]).frames
+    neighbour = NearestNeighbour(store)
+    predicted = neighbour.predict(frames[None, :2], None, 100, [0]).frames
     assert torch.equal(predicted[0, :59], frames[2:])
-    assert (predicted[0, 59:] == frames[-1]).all()
+    assert torch.equal(predicted[0, 59:], neighbour.predict(frames[None], None, 41, [0]).frames[0])
 
 
 def test_the_mean_frame_is_the_mean_of_all_frames(store: EpisodeStore) -> None:
@@ -178,21 +181,27 @@ def test_an_interval_of_copies_is_that_of_one_context_an_episode() -> None:
     np.testing.assert_allclose(one, ten)
 
 
-def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
+@pytest.mark.parametrize("number", [4, 6, 30])
+def test_intervals_cover_the_mean_as_often_as_they_say(number: int) -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(200):
-        _, low, high = interval(mean_over(rng.normal(size=(30, 1))), np.arange(30))
+        _, low, high = interval(mean_over(rng.normal(size=(number, 1))), np.arange(number))
         covered += bool(low[0] <= 0 <= high[0])
-    assert 0.88 <= covered / 200 <= 0.99
+    assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_one_episode_proves_nothing() -> None:
+    for bounds in (interval, jackknife):
+        mean, low, high = bounds(mean_over(np.array([[1.0], [3.0]])), np.array([4, 4]))
+        assert mean == 2
+        assert np.isnan([low, high]).all()
 
 
 def test_the_jackknife_of_a_mean_has_its_standard_error() -> None:
     values = np.random.default_rng(0).uniform(5, 6, size=(20, 1))
     mean, low, high = jackknife(mean_over(values), np.arange(20))
-    error = values.std(ddof=1) / 20**0.5
-    assert (mean[0] - low[0]) / 1.96 == pytest.approx(error)
-    assert (high[0] - mean[0]) / 1.96 == pytest.approx(error)
+    assert (low[0], high[0]) == pytest.approx(stats.t.interval(0.95, 19, mean[0], stats.sem(values[:, 0])))
 
 
 def test_what_is_not_known_does_not_count() -> None:
@@ -260,10 +269,53 @@ def test_weights_that_are_missing_or_something_else_are_one_sentence(
         kind(tmp_path / "text.pt")
 
 
-def test_predictors_of_the_tests_are_deterministic(store: EpisodeStore) -> None:
-    context = choose_contexts(store, Protocol("p", 6, 10), 1)[0]
-    first, second = (
-        Turning("noisy", noise=20).predict(context.frames[None, :6], context.actions[None], 10, [5]).frames
-        for _ in "ab"
-    )
-    assert torch.equal(first, second)
+class _Counting(Turning):
+    """Says of frame t that it cost t bits."""
+
+    def bits_per_code(self, frames: Tensor, actions: Tensor | None) -> Tensor:
+        return torch.arange(1.0, frames.shape[1]).expand(len(frames), -1)
+
+
+def test_every_measure_is_of_the_frame_at_its_horizon(store: EpisodeStore, weights: Path, tmp_path: Path) -> None:
+    """Bits, FID and FVD of a perfect dream, with weights whose answer is known; a clip is re-predicted for FVD."""
+    report = run_benchmark(
+        [_Counting("perfect"), Turning("dark", fade=1)],
+        store,
+        Protocol("test", given=6, imagined=20, clip=2),
+        tmp_path,
+        samples=2,
+        contexts=12,
+        weights=Weights(lpips=weights, fid=weights, fvd=weights),
+    ).report
+    perfect, dark, truth = (report["predictors"][name] for name in ("perfect", "dark", "truth"))
+    bits = {h: at["mean"] for h, at in perfect["metrics"]["bits_per_code"].items()}
+    assert bits == {str(h): 5 + h for h in range(1, 21)}
+    assert "bits_per_code" not in dark["metrics"]
+    assert perfect["metrics"]["fid"] == truth["metrics"]["fid"]
+    assert list(truth["metrics"]["fid"]) == ["1", "2", "5", "10", "20"]
+    assert perfect["metrics"]["lpips"]["20"]["mean"] == 0
+    assert perfect["fvd"] == truth["fvd"] == pytest.approx(0, abs=1e-6)
+    assert dark["fvd"] > 100
+    assert dark["metrics"]["fid"]["10"]["mean"] > 2 * truth["metrics"]["fid"]["10"]["mean"]
+    assert report["not_measured"].keys() == {"action_fidelity", "mean frame", "nearest neighbour"}
+
+
+def test_the_end_of_an_episode_is_known_for_good() -> None:
+    ended = torch.tensor([False, False, True])
+    context = Context(0, 0, noise(5, 8, 8, 3), torch.zeros(7), torch.ones(3), ended, 2)
+    paid, alive = true_outcomes([context], Protocol("test", 2, 6, beyond=True))
+    assert paid.tolist() == [[1, 2, 3, 3, 3, 3]]
+    assert alive.tolist() == [[1, 1, 0, 0, 0, 0]]
+    context.terminated = torch.zeros(3, dtype=torch.bool)
+    paid, alive = true_outcomes([context], Protocol("test", 2, 6, beyond=True))
+    assert np.isnan(paid[0, 3:]).all()
+    assert np.isnan(alive[0, 3:]).all()
+
+
+def test_a_constant_reward_says_nothing_however_long_it_is_paid() -> None:
+    """Sums over as many steps as each context knows would be in perfect proportion."""
+    paid = np.arange(1.0, 21) * np.ones((40, 1))
+    paid[np.arange(20) >= 1 + np.arange(40)[:, None] // 2] = np.nan
+    found = calibration(np.ones((40, 1, 20)).cumsum(2), paid)
+    assert found["slope"] is None
+    assert found["horizon"] == 3

@@ -24,6 +24,9 @@ from torch import Tensor, nn
 
 from worldmodel.errors import UserError
 
+GROUPS = 8  # of the memory's channels, each moving in its own way: what is near moves otherwise than what is far
+SHARP = 2.0  # how far the first guess of where things come from is sharpened
+
 
 @dataclass(frozen=True)
 class DynamicsConfig:
@@ -50,6 +53,8 @@ class DynamicsConfig:
     def __post_init__(self) -> None:
         if self.order not in ("diagonal", "raster"):
             raise UserError(f'The order within a frame is "diagonal" or "raster", not "{self.order}".')
+        if self.width % GROUPS or self.margin < 0:
+            raise UserError(f"The width is a multiple of {GROUPS} and the margin 0 or more.")
 
     @property
     def memory_shape(self) -> tuple[int, int, int]:
@@ -92,7 +97,7 @@ class Dynamics(nn.Module):
         self.see = nn.ModuleList(_Block(width, known_actions) for _ in range(config.seeing_blocks))
         self.write = nn.Conv2d(width, 2 * width, 1)
         self.recall = nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)
-        self.carry = _Carry(known_actions, config)
+        self.carry = Carry(known_actions, config)
         self.remind = nn.Conv2d(width, width, 1, bias=False)
         self.foresee = nn.ModuleList(_Block(width, known_actions) for _ in range(config.foreseeing_blocks))
         self.context = nn.Conv2d(width, config.head_width, 1)
@@ -121,8 +126,13 @@ class Dynamics(nn.Module):
         return torch.zeros(batch, *self.config.memory_shape, dtype=dtype, device=self.place.device)
 
     @torch.no_grad()
-    def adopt(self, codebook: Tensor) -> None:
-        """Start from the tokenizer's view of its codes, float [K, D]: those that look alike are embedded alike."""
+    def adopt(self, codebook: Tensor, codes: Tensor, actions: Tensor) -> None:
+        """Start from the tokenizer's view of its codes, and from how the recordings move.
+
+        codebook: float [K, D]; codes that look alike are embedded alike. codes, int64 [N, T, h, w], and actions, int64
+        [N, T-1]: some windows of the recordings.
+        """
+        self.carry.adopt(F.normalize(codebook, dim=-1)[codes], actions)
         likeness = (codebook - codebook.mean(0)) / codebook.std()
         for table in (self.embed.weight, self.head.embed.weight, self.head.logits.weight):
             directions = torch.randn(codebook.shape[1], table.shape[1], device=table.device)
@@ -201,14 +211,15 @@ class Dynamics(nn.Module):
         Returns what is remembered where each next frame will be, float [B*T, C, h, w], and the whole memory at the end.
         """
         written = rearrange(self.write(_norm(features)), "(b t) c h w -> t b c h w", b=len(memory))
-        margin = self.config.margin
+        margin, shares = self.config.margin, self.carry.table(memory.dtype)
         remembered = []
         for new, action in zip(written, actions.unbind(1), strict=True):
+            memory = self.carry(memory, shares[action])  # to where the next frame will show it
             left, view, right = memory.split([margin, memory.shape[-1] - 2 * margin, margin], -1)
             update, candidate = (new + self.recall(view.to(new.dtype))).to(memory.dtype).chunk(2, 1)
             view = torch.lerp(view, candidate.tanh(), update.sigmoid())
-            memory = self.carry(torch.cat([left, view, right], -1), action)
-            remembered.append(memory[..., margin : memory.shape[-1] - margin])
+            memory = torch.cat([left, view, right], -1)
+            remembered.append(view)
         return torch.stack(remembered, 1).flatten(0, 1), memory
 
     def _outcome(self, foreseen: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
@@ -340,30 +351,54 @@ class _Block(nn.Module):
         return x + mixed
 
 
-class _Carry(nn.Module):
+class Carry(nn.Module):
     """Moves what is remembered as an action moves the view: each place takes from itself and its four neighbours.
 
     How much from which is learned for every action, place and group of channels.
     """
 
-    groups = 8  # of channels, each moving in its own way: what is near moves otherwise than what is far
+    sources = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))  # rows and columns away
 
     def __init__(self, n_actions: int, config: DynamicsConfig) -> None:
         super().__init__()
         _, *self.size = config.memory_shape
-        self.shares = nn.Embedding(n_actions, self.groups * 5 * self.size[0] * self.size[1])
+        self.shares = nn.Embedding(n_actions, GROUPS * len(self.sources) * self.size[0] * self.size[1])
         with torch.no_grad():
             self.shares.weight.zero_()
-            self.shares.weight.unflatten(1, (self.groups, 5, -1))[:, :, 0] = 4  # most stays where it is
+            self.shares.weight.unflatten(1, (GROUPS, len(self.sources), -1))[:, :, 0] = 4  # most stays where it is
 
-    def forward(self, memory: Tensor, actions: Tensor) -> Tensor:
-        """[B, C, h, w], int64 [B] -> [B, C, h, w]."""
+    @torch.no_grad()
+    def adopt(self, seen: Tensor, actions: Tensor) -> None:
+        """Start from how the recordings move: from where does what each place shows come, under each action?
+
+        seen: float [N, T, h, w, D], unit vectors that say what the frames show; actions: int64 [N, T-1].
+        """
+        n, (rows, columns) = self.shares.num_embeddings, seen.shape[2:4]
+        before, after = seen[:, :-1].flatten(0, 1), seen[:, 1:].flatten(0, 1)
+        padded = F.pad(before, (0, 0, 1, 1, 1, 1))  # [S, h+2, w+2, D]
+        likeness = torch.stack(
+            [(after * padded[:, 1 + i : 1 + i + rows, 1 + j : 1 + j + columns]).sum(-1) for i, j in self.sources],
+            1,
+        )  # [S, 5, h, w]
+        # Where all around looks alike, nothing can be learned; where one source stands out, much.
+        best = F.one_hot(likeness.argmax(1), len(self.sources)).movedim(-1, 1) * likeness.std(1, keepdim=True)
+        votes = torch.ones(n, len(self.sources), rows, columns)
+        votes.index_add_(0, actions.flatten(), best.to(votes.dtype).cpu())
+        margin = (self.size[1] - columns) // 2
+        shares = F.pad(votes / votes.sum(1, keepdim=True), (margin, margin, 0, 0), mode="replicate")
+        self.shares.weight.copy_((SHARP * shares.log()).flatten(2).unsqueeze(1).expand(-1, GROUPS, -1, -1).flatten(1))
+
+    def table(self, dtype: torch.dtype) -> Tensor:
+        """The shares of every action, [A, G, 5, 1, h, w]: over the five sources they sum to one."""
+        return self.shares.weight.view(-1, GROUPS, len(self.sources), 1, *self.size).to(dtype).softmax(2)
+
+    def forward(self, memory: Tensor, shares: Tensor) -> Tensor:
+        """[B, C, h, w], and each row's shares [B, G, 5, 1, h, w] -> [B, C, h, w]."""
         rows, columns = self.size
-        shares = self.shares(actions).view(-1, self.groups, 5, 1, rows, columns).to(memory.dtype).softmax(2)
-        padded = F.pad(memory, (1, 1, 1, 1)).unflatten(1, (self.groups, -1))  # [B, G, C/G, h+2, w+2]
-        moved = torch.zeros_like(memory).unflatten(1, (self.groups, -1))
-        for i, (row, column) in enumerate(((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))):
-            moved = moved.addcmul(shares[:, :, i], padded[..., row : row + rows, column : column + columns])
+        padded = F.pad(memory, (1, 1, 1, 1)).unflatten(1, (GROUPS, -1))  # [B, G, C/G, h+2, w+2]
+        moved = torch.zeros_like(memory).unflatten(1, (GROUPS, -1))
+        for k, (i, j) in enumerate(self.sources):
+            moved = moved.addcmul(shares[:, :, k], padded[..., 1 + i : 1 + i + rows, 1 + j : 1 + j + columns])
         return moved.flatten(1, 2)
 
 

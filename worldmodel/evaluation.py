@@ -127,11 +127,12 @@ def stream_bits(dynamics: Dynamics, codes: Tensor, actions: Tensor) -> Tensor:
     Piece by piece with the memory carried along, so episodes of any length take the same space.
     """
     memory, bits = dynamics.blank(len(codes)), []
+    wide = memory.dtype  # bfloat16 has too few digits for a logarithm
     for start in range(0, actions.shape[1], 32):
         piece = codes[:, start : start + 33]
         out = dynamics(piece, actions[:, start : start + 32], memory=memory)
         memory = out.memory
-        nats = F.cross_entropy(out.logits.flatten(0, -2), piece[:, 1:].flatten(), reduction="none")
+        nats = F.cross_entropy(out.logits.flatten(0, -2).to(wide), piece[:, 1:].flatten(), reduction="none")
         bits.append(nats.view(piece[:, 1:].shape).mean((2, 3)) / math.log(2))
     return torch.cat(bits, 1)
 

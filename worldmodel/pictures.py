@@ -30,12 +30,22 @@ def strips(rows: Sequence[tuple[str, Tensor]], *, given: int = 0) -> Image.Image
         ]
         gap = np.full((frames.shape[1], _GAP, 3), 255, np.uint8)
         line = np.concatenate([pieces[0], *(x for piece in pieces[1:] for x in (gap, piece))], 1)
-        title = Image.new("RGB", (line.shape[1], _LABEL_HEIGHT), "white")
-        ImageDraw.Draw(title).text((2, 1), label, fill="black")
-        parts += [np.asarray(title), line]
+        parts += [_title(label, line.shape[1]), line]
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in parts]
     return Image.fromarray(np.concatenate(padded))
+
+
+def titled(label: str, frames: Tensor) -> Tensor:
+    """A film with its label above: uint8 [T, H, W, 3] -> uint8 [T, H + label, W, 3]."""
+    title = torch.from_numpy(_title(label, frames.shape[2]))
+    return torch.cat([title.expand(len(frames), -1, -1, -1), frames], 1)
+
+
+def _title(label: str, width: int) -> npt.NDArray[np.uint8]:
+    title = Image.new("RGB", (width, _LABEL_HEIGHT), "white")
+    ImageDraw.Draw(title).text((2, 1), label, fill="black")
+    return np.array(title)
 
 
 def write_png(path: Path, picture: Image.Image) -> None:

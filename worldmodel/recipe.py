@@ -22,6 +22,7 @@ from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldConfig, WorldModel, fast_layout
 
 CONTEXTS, CONTEXT_FRAMES = 256, 8  # starts that travel with a model
+MOVING = 256  # windows from which a prior learns how things move before it learns anything else
 MAX_REWARDS = 32  # values that the predicted reward may take
 
 
@@ -109,7 +110,10 @@ def learn_prior(
     world = fast_layout(WorldModel(_config(store, video.config, recipe, start)).to(device))
     world.video = video
     if start is None:
-        world.dynamics.adopt(video.quantizer.embedding)
+        windows = WindowDataset(store, DynamicsObjective.window, size=MOVING, seed=recipe.seed, frames=codes)
+        some = [windows[i] for i in range(MOVING)]
+        seen, actions = (torch.stack([item[name] for item in some]).long().to(device) for name in ("frames", "actions"))
+        world.dynamics.adopt(video.quantizer.embedding, seen, actions)
     else:
         world.dynamics.load_state_dict(start.dynamics.state_dict())
     size = recipe.prior_steps * recipe.prior_batch

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from worldmodel.video import VideoVQVAE
 
+FRAMES_AT_ONCE = 64  # drawn together: a decoder needs far more memory than its frames
+
 Index = int | np.integer | slice | Tensor | np.ndarray | Sequence[int] | Sequence[bool]
 
 
@@ -82,7 +84,11 @@ class Rollout:
 
     def frames(self) -> Tensor:
         """Draw the imagined frames: uint8 [B, H, H_px, W_px, 3]."""
-        return self.video.decode(self.codes, past=self.past)
+        pieces, past = [], self.past
+        for codes in self.codes.split(FRAMES_AT_ONCE, 1):
+            pieces.append(self.video.decode(codes, past=past))
+            past = torch.cat([past, codes], 1)[:, -past.shape[1] :]
+        return torch.cat(pieces, 1)
 
 
 @dataclass

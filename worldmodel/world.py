@@ -129,17 +129,11 @@ class WorldModel(nn.Module):
         past, steps = state.codes, []
         rngs = generators(None, len(state)) if rngs is None else rngs
         for action in actions.unbind(1):
-            steps.append(self.step(state, action, rngs=rngs, temperature=temperature))
-            state = steps[-1].state
-        return Rollout(
-            codes=torch.stack([s.codes for s in steps], 1),
-            rewards=torch.stack([s.reward for s in steps], 1),
-            terminated=torch.stack([s.terminated for s in steps], 1),
-            log_probs=torch.stack([s.log_prob for s in steps], 1),
-            state=state,
-            past=past,
-            video=self.video,
-        )
+            step = self.step(state, action, rngs=rngs, temperature=temperature)
+            state = step.state
+            steps.append((step.codes, step.reward, step.terminated, step.log_prob))  # and not the memory of each
+        codes, rewards, terminated, log_probs = (torch.stack(part, 1) for part in zip(*steps, strict=True))
+        return Rollout(codes, rewards, terminated, log_probs, state, past, self.video)
 
     def render(self, state: WorldState) -> Tensor:
         """The newest frame of every row, uint8 [B, H, W, 3]."""

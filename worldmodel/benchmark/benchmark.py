@@ -1,7 +1,9 @@
 """The whole benchmark as one function: predictors and baselines, on one store, by one protocol -> a report."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -9,10 +11,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from worldmodel.benchmark.drift import Drift, frame_features
+from worldmodel.benchmark.drift import frame_features
 from worldmodel.benchmark.inverse import learn_inverse
-from worldmodel.benchmark.loops import consistency, find_loops
+from worldmodel.benchmark.loops import find_loops
 from worldmodel.benchmark.measures import METRICS, Activity, Measures
 from worldmodel.benchmark.predictors import (
     MeanFrame,
@@ -23,12 +26,13 @@ from worldmodel.benchmark.predictors import (
     WorldPredictor,
 )
 from worldmodel.benchmark.protocols import Context, Protocol, choose_contexts
-from worldmodel.benchmark.running import Chunk, Entry, Judges, Oracle, Truth, measure, seed_of
-from worldmodel.benchmark.summary import summarise, summarise_loops
+from worldmodel.benchmark.running import Chunk, Entry, Judges, Truth, measure
+from worldmodel.benchmark.summary import Summary, summarise_loops
 from worldmodel.benchmark.weights import Fid, Fvd, Lpips
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.evaluation import Result, check_store
+from worldmodel.files import write_text
 
 T = TypeVar("T")
 
@@ -69,6 +73,7 @@ def run_benchmark(
     """Measure `predictors`, each with and without actions, beside the baselines and the truth itself.
 
     Args:
+        predictors: each under a name of its own.
         store: held-out episodes.
         folder: where raw values are kept as they come; a run with the same arguments goes on from there.
         samples: predictions from each context, of each of `predictors`; baselines have one.
@@ -77,30 +82,34 @@ def run_benchmark(
         loops: where to look for turns there and back; in `store` if not given.
         progress: goes through the work, and may show how far it is.
 
-    Raises `UserError` when no episode is long enough. What cannot be measured for want of something else, or because a
+    Raises `UserError` when no episode is long enough, two predictors have one name, or `folder` holds a benchmark of
+    other models, data or settings. What cannot be measured for want of something else, or because a
     model does not fit the store, is left out of the report, and named in it with the reason.
     """
     chosen = choose_contexts(store, protocol, contexts, seed=seed)
-    absent: dict[str, str] = {}
-    lpips, fid, fvd = _load_weights(weights or Weights(), absent)
-    judge = None
-    if training is None:
-        for name in ("action_fidelity", MeanFrame.name, NearestNeighbour.name):
-            absent[name] = "needs the training episodes (--train-store)"
-    else:
-        judge = learn_inverse(training, folder / "inverse")
-    if protocol.beyond and fvd is not None:
-        absent["fvd"] = "the dreams go on where no truth is known"
-        fvd = None
     fitting, skipped = _fitting(predictors, store)
     entries = _entries(fitting, training, samples)
-    judges = Judges(Measures(protocol.horizons, Activity(store), judge, lpips), fid, fvd)
+    data = digest(tensor for c in chosen for tensor in (c.frames, c.actions))
+    _claim(folder, entries, data, dataclasses.asdict(protocol), seed, training, loops, weights)
+    judges, absent = _judges(store, protocol, folder, training, loops, weights or Weights())
     raw, refused = measure(entries, chosen, protocol, judges, folder / "parts", seed=seed, progress=progress)
-    drift = Drift(np.concatenate([frame_features(torch.from_numpy(e.frames)).double().numpy() for e in store]))
-    results = {name: summarise(arrays, raw[Truth.name], chosen, protocol, drift) for name, arrays in raw.items()}
-    _add_consistency(results, entries, store if loops is None else loops, seed, absent)
+    frames = [torch.from_numpy(episode.frames) for episode in store]
+    real = np.concatenate([frame_features(f).double().numpy() for f in frames])
+    inception = None if judges.fid is None else np.concatenate([judges.fid.features(f) for f in frames])
+    summarise = Summary(chosen, protocol, real, inception)
+    results = {name: summarise(arrays, raw[Truth.name].get("clip")) for name, arrays in raw.items()}
+    results[Truth.name]["metrics"] |= summarise.truth()
+    for entry in (e for e in entries if e.name in results):
+        result, arrays = results[entry.name], raw[entry.name]
+        if judges.loops is not None and "loops.returned" in arrays:
+            result["metrics"]["consistency"] = summarise_loops(arrays, judges.loops[1])
+        if isinstance(entry.by, WorldPredictor):
+            result["tokenizer"] = digest(entry.by.world.video.state_dict().values())
+        if judges.measures.judge is not None:
+            result["judge"] = digest(judges.measures.judge.state_dict().values())
     report = {
         "store": store.address,
+        "data": data,
         "protocol": dataclasses.asdict(protocol),
         "samples": samples,
         "seed": seed,
@@ -112,6 +121,35 @@ def run_benchmark(
         "skipped": {**skipped, **refused},
     }
     return Benchmarked(report, chosen, {name: arrays["shown"] for name, arrays in raw.items()})
+
+
+def _judges(
+    store: EpisodeStore,
+    protocol: Protocol,
+    folder: Path,
+    training: EpisodeStore | None,
+    loops: EpisodeStore | None,
+    weights: Weights,
+) -> tuple[Judges, dict[str, str]]:
+    """All that can look at predictions here, and what cannot, with the reason."""
+    absent: dict[str, str] = {}
+    lpips, fid, fvd = _load_weights(weights, absent)
+    if protocol.beyond and fvd is not None:
+        absent["fvd"], fvd = "the dreams go on where no truth is known", None
+    judge = None
+    if training is None:
+        for name in ("action_fidelity", MeanFrame.name, NearestNeighbour.name):
+            absent[name] = "needs the training episodes (--train-store)"
+    else:
+        judge = learn_inverse(training, folder / "inverse")
+    turning = store if loops is None else loops
+    found = find_loops(turning)
+    if not found:
+        absent["consistency"] = (
+            f"nobody turns there and back in {turning.address}; name a store where they do (--loops)"
+        )
+    measures = Measures(protocol.horizons, Activity(store), judge, lpips)
+    return Judges(measures, fid, fvd, (turning, found) if found else None), absent
 
 
 def _load_weights(weights: Weights, absent: dict[str, str]) -> tuple[Lpips | None, Fid | None, Fvd | None]:
@@ -151,22 +189,35 @@ def _entries(predictors: list[Predictor], training: EpisodeStore | None, samples
         if isinstance(p, WorldPredictor):
             name = f"reconstruction by {p.name}"
             entries.append(Entry(name, Reconstruction(name, p.world.video)))
-    return [*entries, Entry(Truth.name, Truth())]
+    entries.append(Entry(Truth.name, Truth()))
+    names = [entry.name for entry in entries]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f'Two predictors are called "{twice}": give each a name of its own.')
+    return entries
 
 
-def _add_consistency(
-    results: dict[str, Result], entries: list[Entry], store: EpisodeStore, seed: int, absent: dict[str, str]
-) -> None:
-    """Fill in what comes of turning there and back, for those who can be asked and for the engine."""
-    found = find_loops(store)
-    if not found:
-        absent["consistency"] = f"nobody turns and turns back in {store.address}; name a store where they do (--loops)"
-        return
-    seeds = [seed_of(seed, number) for number in range(len(found))]
-    for entry in entries:
-        if entry.name not in results or entry.withheld or isinstance(entry.by, Reconstruction):
-            continue
-        values = consistency(
-            None if isinstance(entry.by, Oracle) else entry.by, store, found, samples=entry.samples, seeds=seeds
+def digest(tensors: Iterable[Tensor]) -> str:
+    """A short name for the content of tensors."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _claim(folder: Path, entries: list[Entry], data: str, *settings: object) -> None:
+    """Note in `folder` whose raw values it keeps. Raises `UserError` when they are of another benchmark."""
+    models = [
+        [e.name, e.samples, e.withheld]
+        + ([e.by.temperature, digest(e.by.world.state_dict().values())] if isinstance(e.by, WorldPredictor) else [])
+        for e in entries
+    ]
+    others = [[s.address, s.lengths.tolist()] if isinstance(s, EpisodeStore) else s for s in settings]
+    claim = json.dumps({"predictors": models, "data": data, "settings": others}, default=str) + "\n"
+    path = folder / "parts" / "of.json"
+    if path.exists() and path.read_text() != claim:
+        raise UserError(
+            f"{folder} holds a benchmark of other models, data or settings; choose another folder, or remove it."
         )
-        results[entry.name]["consistency"] = summarise_loops(values, found)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, claim)

@@ -6,11 +6,13 @@ import numpy as np
 
 from worldmodel.benchmark.measures import METRICS
 from worldmodel.benchmark.running import LOOKED_AT
-from worldmodel.benchmark.statistics import interval, mean_over
+from worldmodel.benchmark.summary import by_horizon
 from worldmodel.errors import UserError
 from worldmodel.evaluation import Result
 
-SHARED = ("protocol", "store", "seed", "contexts", "horizons")
+SHARED = ("protocol", "seed", "contexts", "data")
+ALIKE = {"bits_per_code": "tokenizer", "action_fidelity": "judge"}
+"""What two numbers of one metric must have in common to be compared; "best" ones the number of samples."""
 
 
 def compare(a: Result, b: Result, name_a: str, name_b: str) -> Result:
@@ -18,7 +20,8 @@ def compare(a: Result, b: Result, name_a: str, name_b: str) -> Result:
 
     Each: {"difference", "low", "high", "better"}; the interval is a 95% bootstrap over episodes of the differences
     context by context, and "better" is "a" or "b" where it leaves out zero, else None. Only what is measured context by
-    context can be paired: not drift, FID, FVD, liveliness and restlessness.
+    context can be paired: not drift, FID, FVD, liveliness and restlessness. Bits are of one tokenizer's codes, actions
+    are found by one judge, and the best is of as many: where these differ, the metric is left out.
 
     Raises `UserError` when the reports are of different contexts, or have no such predictor.
     """
@@ -33,17 +36,19 @@ def compare(a: Result, b: Result, name_a: str, name_b: str) -> Result:
     for name, metric in METRICS.items():
         if name not in first["contexts"] or name not in second["contexts"] or not metric.better:
             continue
+        alike = "samples" if name.endswith("_best") else ALIKE.get(name)
+        if alike and first[alike] != second[alike]:
+            continue
         values = [np.array(p["contexts"][name], float) for p in (first, second)]
-        mean, low, high = interval(mean_over(values[0] - values[1]), episodes)
+        differences = by_horizon(a["horizons"], values[0] - values[1], episodes)
         result[name] = {
-            str(h): {
-                "difference": round(float(mean[i]), 5),
-                "low": round(float(low[i]), 5),
-                "high": round(float(high[i]), 5),
-                "better": _better(metric.better, low[i], high[i]),
+            h: {
+                "difference": at["mean"],
+                "low": at["low"],
+                "high": at["high"],
+                "better": _better(metric.better, at["low"], at["high"]),
             }
-            for i, h in enumerate(a["horizons"])
-            if not np.isnan(mean[i])
+            for h, at in differences.items()
         }
     return result
 
@@ -55,8 +60,8 @@ def _predictor(report: Result, name: str) -> Result:
     return found
 
 
-def _better(direction: int, low: float, high: float) -> str | None:
-    if low <= 0 <= high:
+def _better(direction: int, low: float | None, high: float | None) -> str | None:
+    if low is None or high is None or low <= 0 <= high:
         return None
     return "a" if (low > 0) == (direction > 0) else "b"
 
@@ -64,8 +69,14 @@ def _better(direction: int, low: float, high: float) -> str | None:
 def rows(comparison: Result) -> list[list[str]]:
     """For a table: metric, horizon, difference with its interval, and who is better."""
     return [
-        [name, h, f"{d['difference']:+.3f}", f"[{d['low']:+.3f}, {d['high']:+.3f}]", d["better"] or "–"]
-        for name, by_horizon in comparison.items()
-        for h, d in by_horizon.items()
+        [
+            name,
+            h,
+            f"{d['difference']:+.3f}",
+            "–" if d["low"] is None else f"[{d['low']:+.3f}, {d['high']:+.3f}]",
+            d["better"] or "–",
+        ]
+        for name, differences in comparison.items()
+        for h, d in differences.items()
         if int(h) in LOOKED_AT
     ]

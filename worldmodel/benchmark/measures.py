@@ -20,7 +20,7 @@ Values = npt.NDArray[np.float32]
 Pairwise = Callable[[Tensor, Tensor], Tensor]
 """Predicted and true frames, uint8 [N, H, W, 3] each -> float [N]."""
 
-MOVING, STILL = 0.5, 0.25  # of the mean change: what real frames change by under an action that moves, or does not
+MOVING, STILL = 0.5, 0.25  # of the mean change: real frames that move, or stand still, change by more, or less
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,12 @@ METRICS: dict[str, Metric] = {
         "change a step under actions that move, of what real frames change by, steps 0.8 h to h", 0, 2
     ),
     "restlessness": Metric(
-        "change a step under actions that do not move, of the real mean change, steps 0.8 h to h", 0, 2
+        "change a step while real frames stand still, of the real mean change, steps 0.8 h to h", 0, 2
     ),
+    "consistency": Metric("turn n = h / 2 steps and turn back: how much closer to the first view one ends", 1, 2),
     "reward_error": Metric("absolute error of the rewards summed so far", -1, 2),
     "reward_bias": Metric("imagined less true rewards summed so far", 0, 2),
-    "alive": Metric("share of dreams that have not ended yet", 0, 2),
+    "alive": Metric("share that has not ended yet", 0, 2),
 }
 
 
@@ -113,6 +114,8 @@ class Measures:
         of_steps = self._activity(actions, context, frame_changes(line).numpy())
         if self.judge is not None:
             of_steps["action_fidelity"] = actions_found(self.judge, line, actions).float().numpy()
+        for values in of_steps.values():
+            values[0] = np.nan  # from a real frame to a predicted one: not all of that is movement
         result |= {name: self._trailing(values, imagined) for name, values in of_steps.items()}
         features = np.full((imagined, frame_features(frames[:1]).shape[1]), np.nan, np.float32)
         features[: len(frames)] = torch.cat([frame_features(part) for part in frames.split(256)]).numpy()
@@ -122,7 +125,11 @@ class Measures:
         """The change of each step, [N], and what it is compared with, where the action moves, and does not."""
         before = torch.cat([context.actions[max(context.given - 2, 0)][None], actions[:-1]])
         expected = self.activity.expected[before.numpy(), actions.numpy()]
-        moving, still = expected >= MOVING * self.activity.mean, expected <= STILL * self.activity.mean
+        moving = expected >= MOVING * self.activity.mean
+        truly = np.full(len(change), np.inf)
+        known = frame_changes(context.frames[context.given - 1 :]).numpy()[: len(change)]
+        truly[: len(known)] = known
+        still = truly <= STILL * self.activity.mean
         return {
             "change_moving": np.where(moving, change, np.nan),
             "expected_moving": np.where(moving, expected, np.nan),

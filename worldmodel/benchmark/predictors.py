@@ -39,6 +39,8 @@ class Predictor(Protocol):
                 all of them.
             horizon: frames to predict.
             seeds: one a row; a row's prediction depends on its own inputs and seed alone.
+
+        Raise `UserError` for what it cannot predict; the report says so, and goes on without it.
         """
 
 
@@ -102,8 +104,8 @@ class MeanFrame:
 class NearestNeighbour:
     """What followed the most similar moment of the training episodes, copied.
 
-    Moments are compared by their last two frames, reduced to 12x12, in squared error. Only moments that `horizon`
-    frames follow count; if no episode is that long, the longest continuations do, their last frame held.
+    Moments are compared by their last two frames, reduced to 12x12, in squared error. Where the copied recording ends,
+    the last two copied frames are matched in turn, and copying goes on from there.
     """
 
     name = "nearest neighbour"
@@ -111,22 +113,21 @@ class NearestNeighbour:
     def __init__(self, training: EpisodeStore) -> None:
         self.training = training
         small = [_small(torch.from_numpy(training.frames(i))) for i in range(len(training))]
-        self._moments = torch.cat([torch.cat([s[:-1], s[1:]], 1) for s in small])  # [S, D]: an episode of T steps has T
-        self._episode = torch.from_numpy(np.repeat(np.arange(len(training)), training.lengths))
-        self._frame = torch.cat([torch.arange(1, length + 1) for length in training.lengths.tolist()])  # of the second
-        self._left = torch.from_numpy(np.repeat(training.lengths, training.lengths)) - self._frame  # frames after it
+        # An episode of T + 1 frames has T - 1 moments that something follows.
+        self._moments = torch.cat([torch.cat([s[:-2], s[1:-1]], 1) for s in small])  # [M, D]
+        self._next = [(i, frame) for i, s in enumerate(small) for frame in range(2, len(s))]  # episode, frame after it
 
     def predict(self, frames: Tensor, actions: Tensor | None, horizon: int, seeds: Sequence[int]) -> Prediction:
-        before = frames[:, -2] if frames.shape[1] > 1 else frames[:, -1]
-        query = torch.cat([_small(before), _small(frames[:, -1])], 1)  # [B, D]
-        allowed = torch.where(self._left >= min(horizon, int(self._left.max())))[0]
-        nearest = allowed[torch.cdist(query, self._moments[allowed]).argmin(1)]
-        rows = []
-        for moment in nearest.tolist():
-            first = int(self._frame[moment]) + 1
-            copied = torch.from_numpy(self.training.frames(int(self._episode[moment]), first, first + horizon))
-            rows.append(torch.cat([copied, copied[-1:].expand(horizon - len(copied), -1, -1, -1)]))
-        return Prediction(torch.stack(rows))
+        return Prediction(torch.stack([self._copy(row[-2:], horizon) for row in frames]))
+
+    def _copy(self, frames: Tensor, horizon: int) -> Tensor:
+        """uint8 [1 or 2, H, W, 3] -> uint8 [horizon, H, W, 3]."""
+        copied = frames
+        while (missing := horizon + len(frames) - len(copied)) > 0:
+            query = torch.cat([_small(copied[-2:][:1]), _small(copied[-1:])], 1)  # [1, D]
+            episode, first = self._next[int(torch.cdist(query, self._moments).argmin())]
+            copied = torch.cat([copied, torch.from_numpy(self.training.frames(episode, first, first + missing))])
+        return copied[len(frames) :]
 
 
 class Reconstruction:
@@ -145,6 +146,10 @@ class Reconstruction:
 
 def check_prediction(prediction: Prediction, frames: Tensor, horizon: int, name: str) -> None:
     """Raise `UserError` when a predictor returned something else than it was asked for."""
+    for what in ("rewards", "terminated"):
+        values = getattr(prediction, what)
+        if values is not None and tuple(values.shape) != (len(frames), horizon):
+            raise UserError(f"{name} must predict {what} {[len(frames), horizon]}, not {list(values.shape)}.")
     expected = (len(frames), horizon, *frames.shape[2:])
     if prediction.frames.dtype != torch.uint8 or tuple(prediction.frames.shape) != expected:
         raise UserError(

@@ -75,7 +75,7 @@ def choose_contexts(store: EpisodeStore, protocol: Protocol, count: int, *, seed
     if not len(episodes):
         longest = f"the longest of {store.address} has {store.lengths.max() + 1}" if len(store) else "there is none"
         raise UserError(f'The protocol "{protocol.name}" needs episodes of {need} frames, and {longest}.')
-    share = [len(part) for part in np.array_split(np.arange(count), len(episodes))]
+    share = np.diff(np.linspace(0, count, len(episodes) + 1).astype(int)).tolist()
     rng = np.random.default_rng(seed)
     contexts = []
     for episode, wanted in zip(episodes.tolist(), share, strict=True):
@@ -86,13 +86,13 @@ def choose_contexts(store: EpisodeStore, protocol: Protocol, count: int, *, seed
 
 
 def _context(store: EpisodeStore, protocol: Protocol, episode: int, first: int, rng: np.random.Generator) -> Context:
-    whole = store[episode]
+    whole, play = store[episode], store.flat("actions")
     total = protocol.given + protocol.imagined
     frames = whole.frames[first : first + total]
     known = slice(first + protocol.given - 1, first + len(frames) - 1)  # the steps that lead to known frames
     actions = whole.actions[first : first + total - 1]
-    while len(actions) < total - 1:  # random play goes on: as it did in another episode
-        actions = np.concatenate([actions, store[int(rng.integers(len(store)))].actions])
+    while len(actions) < total - 1:  # random play goes on: as it did from some moment on
+        actions = np.concatenate([actions, play[int(rng.integers(len(play))) :]])
     return Context(
         episode=episode,
         first=first,

@@ -19,6 +19,8 @@ def markdown(report: Result) -> str:
         'their own codes: ceilings, not predictions. "No actions": they were withheld.',
     ]
     for name, metric in METRICS.items():
+        if name == "consistency":
+            continue  # its horizons are its own
         found = {p: values["metrics"][name] for p, values in predictors.items() if name in values["metrics"]}
         if not found:
             continue
@@ -42,7 +44,7 @@ def markdown(report: Result) -> str:
 
 
 def _consistency(predictors: Result) -> list[str]:
-    found = {p: v["consistency"] for p, v in predictors.items() if v.get("consistency")}
+    found = {p: v["metrics"]["consistency"] for p, v in predictors.items() if "consistency" in v["metrics"]}
     if not found:
         return []
     horizons = sorted({int(h) for values in found.values() for h in values})
@@ -74,14 +76,15 @@ def _calibrations(predictors: Result) -> list[str]:
     if not found:
         return []
     about = (
-        "Rewards summed over all known steps: contexts in five groups by what was imagined; each cell is imagined / "
-        "true. Slope: of the true sums on the imagined ones; 1 is calibrated, 0 says nothing."
+        "Summed rewards, contexts in five groups by what was imagined; each cell is imagined / true. Slope: of the "
+        "true sums on the imagined ones; 1 is calibrated, 0 says nothing."
     )
     rows = []
     for p, c in found.items():
         cells = [f"{g['imagined']:.2f} / {g['true']:.2f}" for g in c["groups"]]
-        rows.append([p, *cells, *["–"] * (5 - len(cells)), "–" if c["slope"] is None else f"{c['slope']:.2f}"])
-    header = ["predictor", "lowest", "2", "3", "4", "highest", "slope"]
+        slope = "–" if c["slope"] is None else f"{c['slope']:.2f}"
+        rows.append([p, c["horizon"], *cells, *["–"] * (5 - len(cells)), slope])
+    header = ["predictor", "steps", "lowest", "2", "3", "4", "highest", "slope"]
     return [f"## reward calibration\n\n{about}", table(header, rows)]
 
 
@@ -89,7 +92,9 @@ def _cell(at: Result | None, digits: int) -> str:
     if at is None:
         return "–"
     text = f"{at['mean']:.{digits}f}"
-    return text if at["low"] is None else f"{text} [{at['low']:.{digits}f}, {at['high']:.{digits}f}]"
+    if at["low"] is None:
+        return f"({text})"  # of one episode, or without an interval
+    return f"{text} [{at['low']:.{digits}f}, {at['high']:.{digits}f}]"
 
 
 def table(header: list[Any], rows: list[list[Any]]) -> str:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, runtime_checkable
-from typing import Protocol as Interface
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from worldmodel.benchmark.loops import Loop, consistency
 from worldmodel.benchmark.measures import Measures
-from worldmodel.benchmark.predictors import Likelihood, Prediction, Predictor, check_prediction
+from worldmodel.benchmark.predictors import (
+    Likelihood,
+    Prediction,
+    Predictor,
+    Reconstruction,
+    WorldPredictor,
+    check_prediction,
+)
 from worldmodel.benchmark.protocols import Context, Protocol
 from worldmodel.benchmark.weights import Fid, Fvd
+from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.files import write_bytes
 
@@ -32,18 +39,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 """Raw values by name; the first axis is that of the contexts."""
 
 
-@runtime_checkable
-class Oracle(Interface):
-    """Something that is shown the truth and draws it anew: a ceiling, not a `Predictor`."""
-
-    name: str
-
-    def redraw(self, frames: Tensor) -> Tensor:
-        """uint8 [B, T, H, W, 3] -> the same."""
-
-
 class Truth:
-    """What really happened: the value of every measure on real frames."""
+    """What really happened: the value of every measure on real frames. Like `Reconstruction`, no `Predictor`."""
 
     name = "truth"
 
@@ -56,26 +53,36 @@ class Entry:
     """A line of the report: who predicts, how often, and whether the actions are withheld."""
 
     name: str
-    by: Predictor | Oracle
+    by: Predictor | Truth | Reconstruction
     samples: int = 1
     withheld: bool = False
+
+    @property
+    def predictor(self) -> Predictor | None:
+        """None for those who are shown the truth."""
+        return None if isinstance(self.by, Truth | Reconstruction) else self.by
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Everything that looks at predicted frames."""
+    """Everything that looks at predicted frames, or has them turn and turn back."""
 
     measures: Measures
     fid: Fid | None = None
     fvd: Fvd | None = None
+    loops: tuple[EpisodeStore, list[Loop]] | None = None
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Contexts that are predicted together, and the number of the first among all."""
+    """Contexts that are predicted together, and the number of the first among all; without contexts, all loops."""
 
     first: int
     contexts: list[Context]
+
+    @property
+    def name(self) -> str:
+        return str(self.first) if self.contexts else "loops"
 
 
 def chunks(contexts: list[Context], samples: int, protocol: Protocol) -> list[Chunk]:
@@ -105,17 +112,21 @@ def measure(
 ) -> tuple[dict[str, Arrays], dict[str, str]]:
     """The raw values of every entry, by its name, and why there are none for the others.
 
-    Parts that `folder` holds already are not computed again.
+    Parts that `folder` holds already are not computed again: it belongs to these arguments. Those of the loops are
+    called "loops.returned" and so on, one a loop.
     """
     folder.mkdir(parents=True, exist_ok=True)
     work = [(entry, chunk) for entry in entries for chunk in chunks(contexts, entry.samples, protocol)]
+    if judges.loops is not None:
+        turning = [e for e in entries if not e.withheld and not isinstance(e.by, Reconstruction)]
+        work += [(entry, Chunk(0, [])) for entry in turning]
     shown = shown_contexts(len(contexts))
     parts: dict[str, list[Arrays]] = {entry.name: [] for entry in entries}
     refused: dict[str, str] = {}
     for entry, chunk in progress(work):
         if entry.name in refused:
             continue
-        path = folder / f"{re.sub('[^a-z0-9.]+', '-', entry.name.lower())}.{chunk.first}.npz"
+        path = folder / f"{entries.index(entry):02d}.{chunk.name}.npz"
         if path.exists():
             with np.load(path) as arrays:
                 parts[entry.name].append(dict(arrays))
@@ -125,13 +136,22 @@ def measure(
         except UserError as error:
             refused[entry.name] = str(error)
             continue
+        except Exception as error:
+            if entry.predictor is None or isinstance(entry.predictor, WorldPredictor):
+                raise  # not somebody else's model
+            refused[entry.name] = f"{type(error).__name__}: {error}"
+            continue
         content = BytesIO()
         np.savez_compressed(content, **part)  # type: ignore[arg-type]  # numpy takes its own options for arrays
         write_bytes(path, content.getvalue())
         parts[entry.name].append(part)
     complete = {name: some for name, some in parts.items() if name not in refused}
-    joined = {name: {k: np.concatenate([p[k] for p in some]) for k in some[0]} for name, some in complete.items()}
-    return joined, refused
+    return {name: _joined(some) for name, some in complete.items()}, refused
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+    keys = dict.fromkeys(key for part in parts for key in part)
+    return {key: np.concatenate([part[key] for part in parts if key in part]) for key in keys}
 
 
 def _measure_chunk(
@@ -141,7 +161,13 @@ def _measure_chunk(
 
     the measures by name [C, S, h], "features" [C, S, H, D], "rewards" and "terminated" [C, S, H], "bits_per_code"
     [C, h], "fid" [C, S, looked at, D'], "clip" [C, S, D''] and "shown" [shown contexts, frames, H_px, W_px, 3].
+    Without contexts: what `consistency` returns.
     """
+    if not chunk.contexts and judges.loops is not None:
+        store, loops = judges.loops
+        seeds = [seed_of(seed, number) for number in range(len(loops))]
+        found = consistency(entry.predictor, store, loops, samples=entry.samples, seeds=seeds)
+        return {f"loops.{name}": values for name, values in found.items()}
     numbers = range(chunk.first, chunk.first + len(chunk.contexts))
     seeds = [seed_of(seed, number, sample) for number in numbers for sample in range(entry.samples)]
     predicted = _predict(entry, chunk.contexts, protocol.given, seeds)
@@ -157,10 +183,11 @@ def _measure_chunk(
     result = {name: value.reshape(-1, entry.samples, *value.shape[1:]) for name, value in result.items()}
     if isinstance(entry.by, Likelihood):
         result["bits_per_code"] = np.stack([_bits(entry, entry.by, c, protocol) for c in chunk.contexts])
-    if judges.fvd is not None and not protocol.beyond:
+    if judges.fvd is not None:
         given = protocol.clip or protocol.given
         clips = predicted if given == protocol.given else _predict(entry, chunk.contexts, given, seeds)
-        features = judges.fvd.features(clips.frames)
+        led_in = torch.stack([c.frames[:given] for _, c in _rows(chunk, entry)])
+        features = judges.fvd.features(torch.cat([led_in, clips.frames], 1))
         result["clip"] = features.reshape(len(chunk.contexts), entry.samples, -1)
     seen = [i for i, number in enumerate(numbers) if number in shown]
     result["shown"] = _for_show([rows[i * entry.samples] for i in seen], rows[0].shape[1:], protocol)
@@ -169,7 +196,7 @@ def _measure_chunk(
 
 def _predict(entry: Entry, contexts: list[Context], given: int, seeds: list[int]) -> Prediction:
     """All samples of all contexts, in this order, after `given` frames; an oracle's end with the truth."""
-    if isinstance(entry.by, Oracle):
+    if isinstance(entry.by, Truth | Reconstruction):
         longest = max(len(context.frames) for context in contexts)
         frames = torch.stack([_padded(context.frames, longest) for context in contexts])
         return Prediction(entry.by.redraw(frames)[:, given:])
@@ -187,7 +214,7 @@ def _rows(chunk: Chunk, entry: Entry) -> list[tuple[int, Context]]:
 
 def _extent(entry: Entry, context: Context) -> int | None:
     """How many frames of a row count: an oracle knows no more than the truth."""
-    return context.known if isinstance(entry.by, Oracle) else None
+    return context.known if entry.predictor is None else None
 
 
 def _bits(entry: Entry, model: Likelihood, context: Context, protocol: Protocol) -> npt.NDArray[np.float32]:

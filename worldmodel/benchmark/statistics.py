@@ -5,7 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from worldmodel.errors import require
+
 Array = npt.NDArray[np.floating]
+Statistic = Callable[[npt.NDArray[np.int64]], Array]
+"""Chosen rows -> a number a horizon, [H]."""
 DRAWS = 500
 LEVEL = (0.025, 0.975)
 
@@ -21,32 +25,40 @@ def resamples(episodes: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     return [np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))]) for _ in range(DRAWS)]
 
 
-def interval(
-    statistic: Callable[[npt.NDArray[np.int64]], Array], episodes: npt.NDArray[np.int64]
-) -> tuple[Array, Array, Array]:
-    """A statistic of all rows, [H], and its 95% bootstrap interval, [H] each."""
+def interval(statistic: Statistic, episodes: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
+    """A statistic of all rows, [H], and its 95% bootstrap interval, [H] each; unknown for one episode.
+
+    With few episodes a plain bootstrap promises too much, so its deviations are widened as Student's t asks.
+    """
+    mean, number = statistic(np.arange(len(episodes))), len(np.unique(episodes))
+    if number < 2:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     values = np.array([statistic(rows) for rows in resamples(episodes)])
-    low, high = (_quantile(values, q) for q in LEVEL)
-    return statistic(np.arange(len(episodes))), low, high
+    low, high = (mean + _wider(number) * (_quantile(values, q) - mean) for q in LEVEL)
+    return mean, low, high
 
 
-def jackknife(
-    statistic: Callable[[npt.NDArray[np.int64]], Array], episodes: npt.NDArray[np.int64]
-) -> tuple[Array, Array, Array]:
+def _wider(number: int) -> float:
+    """By how much an interval from `number` episodes is wider than one from very many with the same spread."""
+    student = require("scipy.stats", "metrics").t
+    return float(student.ppf(LEVEL[1], number - 1) / student.ppf(LEVEL[1], 1e9) * (number / (number - 1)) ** 0.5)
+
+
+def jackknife(statistic: Statistic, episodes: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
     """The same for distances between sets, which a bootstrap, where rows occur twice, would overstate.
 
-    Each episode is left out in turn; the interval is 1.96 standard errors of the jackknife to each side, and unknown
-    for one episode.
+    Each episode is left out in turn; the interval is that of Student's t, and unknown for one episode.
     """
     mean, names = statistic(np.arange(len(episodes))), np.unique(episodes)
     if len(names) < 2:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     left_out = np.array([statistic(np.flatnonzero(episodes != e)) for e in names])
     error = np.sqrt((len(names) - 1) * left_out.var(0))
-    return mean, np.maximum(mean - 1.96 * error, 0), mean + 1.96 * error
+    reach = float(require("scipy.stats", "metrics").t.ppf(LEVEL[1], len(names) - 1)) * error
+    return mean, np.maximum(mean - reach, 0), mean + reach
 
 
-def mean_over(values: Array) -> Callable[[npt.NDArray[np.int64]], Array]:
+def mean_over(values: Array) -> Statistic:
     """The mean of the chosen rows of [N, H], of those that are known."""
     known, filled = ~np.isnan(values), np.nan_to_num(values)
 
@@ -56,7 +68,7 @@ def mean_over(values: Array) -> Callable[[npt.NDArray[np.int64]], Array]:
     return statistic
 
 
-def ratio_over(numerator: Array, denominator: Array) -> Callable[[npt.NDArray[np.int64]], Array]:
+def ratio_over(numerator: Array, denominator: Array) -> Statistic:
     """The sum of the one by the sum of the other over the chosen rows of [N, H], of those that are known."""
     top, bottom = np.nan_to_num(numerator), np.nan_to_num(denominator)
 
