@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from worldmodel.errors import UserError
 
 GROUPS = 8  # of the memory's channels, each moving in its own way: what is near moves otherwise than what is far
-SHARP = 2.0  # how far the first guess of where things come from is sharpened
+SHARP = 4.0  # how far the first guess of where things come from is sharpened
 
 
 @dataclass(frozen=True)
@@ -384,8 +384,10 @@ class Carry(nn.Module):
         best = F.one_hot(likeness.argmax(1), len(self.sources)).movedim(-1, 1) * likeness.std(1, keepdim=True)
         votes = torch.ones(n, len(self.sources), rows, columns)
         votes.index_add_(0, actions.flatten(), best.to(votes.dtype).cpu())
-        margin = (self.size[1] - columns) // 2
-        shares = F.pad(votes / votes.sum(1, keepdim=True), (margin, margin, 0, 0), mode="replicate")
+        # At the edge of the view some sources cannot be seen: there, and beyond, things move as they do next to it.
+        inner = votes[..., 1:-1, 1:-1] if min(rows, columns) > 2 else votes
+        above, beside = ((self.size[k] - inner.shape[2 + k]) // 2 for k in (0, 1))
+        shares = F.pad(inner / inner.sum(1, keepdim=True), (beside, beside, above, above), mode="replicate")
         self.shares.weight.copy_((SHARP * shares.log()).flatten(2).unsqueeze(1).expand(-1, GROUPS, -1, -1).flatten(1))
 
     def table(self, dtype: torch.dtype) -> Tensor:
