@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from tests.tiny_world import CODE_SHAPE, N_ACTIONS, N_CODES
-from worldmodel.dynamics import GROUPS, CodeHead, Dynamics, DynamicsConfig
+from worldmodel.dynamics import CodeHead, Dynamics, DynamicsConfig
 
 ORDERS = ["diagonal", "raster"]
 
@@ -99,27 +99,6 @@ def test_what_happened_long_ago_still_counts() -> None:
     other = actions.clone()
     other[:, 0] = (other[:, 0] + 1) % N_ACTIONS
     assert not torch.equal(dynamics(codes, actions).logits[:, -1], dynamics(codes, other).logits[:, -1])
-
-
-def test_what_leaves_the_view_comes_back_when_the_view_does() -> None:
-    """Where two actions carry all of the memory by a column, to and fro, n of the one undo n of the other."""
-    dynamics = prior("diagonal")
-    rows, columns, margin = *CODE_SHAPE, dynamics.config.margin
-    shares = dynamics.carry.shares.weight.zero_().view(N_ACTIONS + 1, GROUPS, 5, -1)
-    for action, source in enumerate((3, 4, 0)):  # from the left, from the right, from where it is
-        shares[action, :, source] = 1e3
-    table = dynamics.carry.table(torch.float64)
-    memory = torch.zeros(1, 16, rows, columns + 2 * margin, dtype=torch.float64)
-    memory[..., margin : margin + columns] = torch.randn(1, 16, rows, columns)
-    moved = memory
-    for n in range(1, margin + 1):
-        moved = dynamics.carry(moved, table[[0]])
-        assert torch.equal(moved[..., n:], memory[..., :-n])
-    assert moved[..., margin : margin + columns].abs().sum() == 0
-    for _ in range(margin):
-        moved = dynamics.carry(moved, table[[1]])
-    assert torch.equal(moved, memory)
-    assert torch.equal(dynamics.carry(memory, table[[2]]), memory)
 
 
 @pytest.mark.parametrize("order", ORDERS)

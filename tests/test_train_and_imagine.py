@@ -160,7 +160,7 @@ def test_mistakes_in_training_are_one_sentence(trained: Path, tmp_path: Path) ->
     assert "no" in refused("train", tmp_path / "nothing", "--out", out)
     assert "empty" in refused("train", store(tmp_path / "empty", []), "--out", out, *STEPS)
     short = store(tmp_path / "short", [5])
-    assert "the window needs 24" in refused("train", short, "--out", out, "--tokenizer", model)
+    assert "the window needs 16" in refused("train", short, "--out", out, "--tokenizer", model)
     large = store(tmp_path / "large", [30], (56, 56, 3))
     assert "frames" in refused("train", large, "--out", out, "--tokenizer", model)
     odd = store(tmp_path / "odd", [30], (31, 28, 3))

@@ -3,8 +3,7 @@
 Three parts, all on the grid of the codes, so that what moves in the picture moves in them too:
 
 1. what is seen: residual convolutions over the newest frame's codes and the action taken there (all frames at once);
-2. what is remembered: a convolutional gated recurrence, the only thing that runs frame after frame; each action moves
-   it as it moves the view, and it is wider than the view, so that what leaves at a side is there when one turns back;
+2. what is remembered: a convolutional gated recurrence, the only thing that runs frame after frame;
 3. what comes: residual convolutions over both, then a light masked convolution that draws the next frame's codes
    one group at a time.
 
@@ -24,9 +23,6 @@ from torch import Tensor, nn
 
 from worldmodel.errors import UserError
 
-GROUPS = 8  # of the memory's channels, each moving in its own way: what is near moves otherwise than what is far
-SHARP = 4.0  # how far the first guess of where things come from is sharpened
-
 
 @dataclass(frozen=True)
 class DynamicsConfig:
@@ -39,8 +35,6 @@ class DynamicsConfig:
     """The rewards that occur, ascending: the support of the predicted reward."""
     width: int = 128
     """Channels of a code's features and of its memory."""
-    margin: int = 12
-    """Columns of memory beyond the view, on each side."""
     seeing_blocks: int = 2
     """Residual blocks before the memory."""
     foreseeing_blocks: int = 2
@@ -53,14 +47,11 @@ class DynamicsConfig:
     def __post_init__(self) -> None:
         if self.order not in ("diagonal", "raster"):
             raise UserError(f'The order within a frame is "diagonal" or "raster", not "{self.order}".')
-        if self.width % GROUPS or self.margin < 0:
-            raise UserError(f"The width is a multiple of {GROUPS} and the margin 0 or more.")
 
     @property
     def memory_shape(self) -> tuple[int, int, int]:
         """Channels, rows and columns of the memory."""
-        rows, columns = self.code_shape
-        return self.width, rows, columns + 2 * self.margin
+        return self.width, *self.code_shape
 
 
 @dataclass
@@ -70,14 +61,14 @@ class Prediction:
     logits: Tensor  # float [B, T-1, h, w, K]: of codes[:, 1:]
     reward_logits: Tensor  # float [B, T-1, R]: over `config.reward_values`
     termination_logits: Tensor  # float [B, T-1]
-    memory: Tensor  # float [B, C, h, w + 2 * margin]: before the last frame is absorbed
+    memory: Tensor  # float [B, C, h, w]: before the last frame is absorbed
 
 
 @dataclass
 class Draw:
     """One sampled frame a row."""
 
-    memory: Tensor  # float [B, C, h, w + 2 * margin]
+    memory: Tensor  # float [B, C, h, w]
     codes: Tensor  # int64 [B, h, w]
     log_prob: Tensor  # float [B], nats: of the codes under the distribution they were drawn from
     reward: Tensor  # float [B]: expected
@@ -90,14 +81,13 @@ class Dynamics(nn.Module):
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         self.config = config
-        width, (rows, columns) = config.width, config.code_shape
+        width, rows, columns = config.memory_shape
         known_actions = config.n_actions + 1  # and "none given"
         self.embed = nn.Embedding(config.num_codes, width)
         self.place = nn.Parameter(torch.zeros(width, rows, columns))
         self.see = nn.ModuleList(_Block(width, known_actions) for _ in range(config.seeing_blocks))
         self.write = nn.Conv2d(width, 2 * width, 1)
         self.recall = nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)
-        self.carry = Carry(known_actions, config)
         self.remind = nn.Conv2d(width, width, 1, bias=False)
         self.foresee = nn.ModuleList(_Block(width, known_actions) for _ in range(config.foreseeing_blocks))
         self.context = nn.Conv2d(width, config.head_width, 1)
@@ -121,18 +111,13 @@ class Dynamics(nn.Module):
         return torch.tensor(self.config.reward_values, dtype=torch.float32, device=self.place.device)
 
     def blank(self, batch: int) -> Tensor:
-        """The memory before anything was seen, float [B, C, h, w + 2 * margin]."""
+        """The memory before anything was seen, float [B, C, h, w]."""
         dtype = torch.promote_types(self.place.dtype, torch.float32)
         return torch.zeros(batch, *self.config.memory_shape, dtype=dtype, device=self.place.device)
 
     @torch.no_grad()
-    def adopt(self, codebook: Tensor, codes: Tensor, actions: Tensor) -> None:
-        """Start from the tokenizer's view of its codes, and from how the recordings move.
-
-        codebook: float [K, D]; codes that look alike are embedded alike. codes, int64 [N, T, h, w], and actions, int64
-        [N, T-1]: some windows of the recordings.
-        """
-        self.carry.adopt(F.normalize(codebook, dim=-1)[codes], actions)
+    def adopt(self, codebook: Tensor) -> None:
+        """Start from the tokenizer's view of its codes, float [K, D]: those that look alike are embedded alike."""
         likeness = (codebook - codebook.mean(0)) / codebook.std()
         for table in (self.embed.weight, self.head.embed.weight, self.head.logits.weight):
             directions = torch.randn(codebook.shape[1], table.shape[1], device=table.device)
@@ -147,7 +132,7 @@ class Dynamics(nn.Module):
         Args:
             codes: int64 [B, T, h, w].
             actions: int64 [B, T-1] in [0, n_actions]; n_actions says that no action is given.
-            memory: of what came before these frames; blank if not given.
+            memory: of what came before these frames, float [B, C, h, w]; blank if not given.
             seen: the codes to condition on in place of `codes`, for training on imperfect pasts; int64 [B, T, h, w].
         """
         memory = self.blank(len(codes)) if memory is None else memory
@@ -166,7 +151,7 @@ class Dynamics(nn.Module):
     def watch(self, memory: Tensor, codes: Tensor, actions: Tensor) -> Tensor:
         """The memory after T frames, int64 [B, T, h, w], and the actions taken at each, int64 [B, T]."""
         features = self._see(codes.flatten(0, 1), actions.flatten())
-        return self._remember(memory, features, actions)[1]
+        return self._remember(memory, features)[:, -1]
 
     @torch.no_grad()
     def draw(self, memory: Tensor, codes: Tensor, actions: Tensor, uniforms: Tensor, temperature: float) -> Draw:
@@ -184,19 +169,18 @@ class Dynamics(nn.Module):
         """Fold T frames, int64 [B, T, h, w], and the actions taken at each, int64 [B, T], into the memory.
 
         Returns what each frame foresees, as features [B*T, C, h, w] and as context for the head [B*T, Ch, h, w], and
-        the memory after the last.
+        the memory after the last, [B, C, h, w].
         """
-        codes, taken = codes.flatten(0, 1), actions
-        actions = actions.flatten()
+        codes, actions = codes.flatten(0, 1), actions.flatten()
         features = self._see(codes, actions)
-        in_view, memory = self._remember(memory, features, taken)
-        foreseen = features + self.remind(in_view.to(features.dtype))
+        memories = self._remember(memory, features)  # [B, T, C, h, w]
+        foreseen = features + self.remind(memories.flatten(0, 1).to(features.dtype))
         for block in self.foresee:
             foreseen = block(foreseen, actions)
         foreseen = _norm(foreseen)
         # Most of a frame is the frame before it: what was near a place reaches the head on a short way, too.
         context = self.context(foreseen) + self.nearby(self._embedded(codes))
-        return foreseen, context, memory
+        return foreseen, context, memories[:, -1]
 
     def _see(self, codes: Tensor, actions: Tensor) -> Tensor:
         """Features, float [N, C, h, w], of frames, int64 [N, h, w], each for itself, and of actions, int64 [N]."""
@@ -205,22 +189,15 @@ class Dynamics(nn.Module):
             features = block(features, actions)
         return features
 
-    def _remember(self, memory: Tensor, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Write T frames into the memory, given their features [B*T, C, h, w] and actions, int64 [B, T].
-
-        Returns what is remembered where each next frame will be, float [B*T, C, h, w], and the whole memory at the end.
-        """
+    def _remember(self, memory: Tensor, features: Tensor) -> Tensor:
+        """The memory, float [B, T, C, h, w], after each of T frames, given their features [B*T, C, h, w]."""
         written = rearrange(self.write(_norm(features)), "(b t) c h w -> t b c h w", b=len(memory))
-        margin, shares = self.config.margin, self.carry.table(memory.dtype)
-        remembered = []
-        for new, action in zip(written, actions.unbind(1), strict=True):
-            memory = self.carry(memory, shares[action])  # to where the next frame will show it
-            left, view, right = memory.split([margin, memory.shape[-1] - 2 * margin, margin], -1)
-            update, candidate = (new + self.recall(view.to(new.dtype))).to(memory.dtype).chunk(2, 1)
-            view = torch.lerp(view, candidate.tanh(), update.sigmoid())
-            memory = torch.cat([left, view, right], -1)
-            remembered.append(view)
-        return torch.stack(remembered, 1).flatten(0, 1), memory
+        memories = []
+        for new in written:
+            update, candidate = (new + self.recall(memory.to(new.dtype))).to(memory.dtype).chunk(2, 1)
+            memory = torch.lerp(memory, candidate.tanh(), update.sigmoid())
+            memories.append(memory)
+        return torch.stack(memories, 1)
 
     def _outcome(self, foreseen: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Reward logits [N, R] and termination logits [N] of coming from one frame's codes to the next's, [N, h, w].
@@ -349,59 +326,6 @@ class _Block(nn.Module):
         hidden = self.spread(_norm(x)) * (1 + scale) + bias
         mixed: Tensor = self.mix(F.relu(hidden))
         return x + mixed
-
-
-class Carry(nn.Module):
-    """Moves what is remembered as an action moves the view: each place takes from itself and its four neighbours.
-
-    How much from which is learned for every action, place and group of channels.
-    """
-
-    sources = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))  # rows and columns away
-
-    def __init__(self, n_actions: int, config: DynamicsConfig) -> None:
-        super().__init__()
-        _, *self.size = config.memory_shape
-        self.shares = nn.Embedding(n_actions, GROUPS * len(self.sources) * self.size[0] * self.size[1])
-        with torch.no_grad():
-            self.shares.weight.zero_()
-            self.shares.weight.unflatten(1, (GROUPS, len(self.sources), -1))[:, :, 0] = 4  # most stays where it is
-
-    @torch.no_grad()
-    def adopt(self, seen: Tensor, actions: Tensor) -> None:
-        """Start from how the recordings move: from where does what each place shows come, under each action?
-
-        seen: float [N, T, h, w, D], unit vectors that say what the frames show; actions: int64 [N, T-1].
-        """
-        n, (rows, columns) = self.shares.num_embeddings, seen.shape[2:4]
-        before, after = seen[:, :-1].flatten(0, 1), seen[:, 1:].flatten(0, 1)
-        padded = F.pad(before, (0, 0, 1, 1, 1, 1))  # [S, h+2, w+2, D]
-        likeness = torch.stack(
-            [(after * padded[:, 1 + i : 1 + i + rows, 1 + j : 1 + j + columns]).sum(-1) for i, j in self.sources],
-            1,
-        )  # [S, 5, h, w]
-        # Where all around looks alike, nothing can be learned; where one source stands out, much.
-        best = F.one_hot(likeness.argmax(1), len(self.sources)).movedim(-1, 1) * likeness.std(1, keepdim=True)
-        votes = torch.ones(n, len(self.sources), rows, columns)
-        votes.index_add_(0, actions.flatten(), best.to(votes.dtype).cpu())
-        # At the edge of the view some sources cannot be seen: there, and beyond, things move as they do next to it.
-        inner = votes[..., 1:-1, 1:-1] if min(rows, columns) > 2 else votes
-        above, beside = ((self.size[k] - inner.shape[2 + k]) // 2 for k in (0, 1))
-        shares = F.pad(inner / inner.sum(1, keepdim=True), (beside, beside, above, above), mode="replicate")
-        self.shares.weight.copy_((SHARP * shares.log()).flatten(2).unsqueeze(1).expand(-1, GROUPS, -1, -1).flatten(1))
-
-    def table(self, dtype: torch.dtype) -> Tensor:
-        """The shares of every action, [A, G, 5, 1, h, w]: over the five sources they sum to one."""
-        return self.shares.weight.view(-1, GROUPS, len(self.sources), 1, *self.size).to(dtype).softmax(2)
-
-    def forward(self, memory: Tensor, shares: Tensor) -> Tensor:
-        """[B, C, h, w], and each row's shares [B, G, 5, 1, h, w] -> [B, C, h, w]."""
-        rows, columns = self.size
-        padded = F.pad(memory, (1, 1, 1, 1)).unflatten(1, (GROUPS, -1))  # [B, G, C/G, h+2, w+2]
-        moved = torch.zeros_like(memory).unflatten(1, (GROUPS, -1))
-        for k, (i, j) in enumerate(self.sources):
-            moved = moved.addcmul(shares[:, :, k], padded[..., 1 + i : 1 + i + rows, 1 + j : 1 + j + columns])
-        return moved.flatten(1, 2)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class DynamicsObjective:
     """
 
     name = "prior"
-    window = 24
+    window = 16
 
     def __init__(
         self, world: WorldModel, store: EpisodeStore, codes: Tensor, salience: Tensor, *, size: int, seed: int = 0

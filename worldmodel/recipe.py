@@ -22,7 +22,6 @@ from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldConfig, WorldModel, fast_layout
 
 CONTEXTS, CONTEXT_FRAMES = 256, 8  # starts that travel with a model
-MOVING = 256  # windows from which a prior learns how things move before it learns anything else
 MAX_REWARDS = 32  # values that the predicted reward may take
 
 
@@ -38,8 +37,8 @@ class Recipe:
     prior_steps: int = 12_000
     tokenizer_batch: int = 12
     """Windows of two frames in a step of the tokenizer."""
-    prior_batch: int = 3
-    """Windows of twenty-four frames in a step of the prior."""
+    prior_batch: int = 4
+    """Windows of sixteen frames in a step of the prior."""
     tokenizer_lr: float = 1.5e-3
     """Peak learning rate of the tokenizer."""
     prior_lr: float = 4e-3
@@ -110,10 +109,7 @@ def learn_prior(
     world = fast_layout(WorldModel(_config(store, video.config, recipe, start)).to(device))
     world.video = video
     if start is None:
-        windows = WindowDataset(store, DynamicsObjective.window, size=MOVING, seed=recipe.seed, frames=codes)
-        some = [windows[i] for i in range(MOVING)]
-        seen, actions = (torch.stack([item[name] for item in some]).long().to(device) for name in ("frames", "actions"))
-        world.dynamics.adopt(video.quantizer.embedding, seen, actions)
+        world.dynamics.adopt(video.quantizer.embedding)
     else:
         world.dynamics.load_state_dict(start.dynamics.state_dict())
     size = recipe.prior_steps * recipe.prior_batch

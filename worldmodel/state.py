@@ -20,7 +20,7 @@ class WorldState:
     """Where each row's dream is. States index, clone and concatenate by rows; index a row twice to branch its dream."""
 
     codes: Tensor  # int64 [B, R, h, w]: the last R frames, newest last (R is what the decoder sees)
-    memory: Tensor  # float [B, C, h, w + margins]: all that came before the newest frame
+    memory: Tensor  # float [B, C, h, w]: all that came before the newest frame
 
     def __len__(self) -> int:
         return len(self.codes)
