@@ -18,6 +18,7 @@ from worldmodel.state import WorldState, generators
 from worldmodel.world import WorldModel, check_temperature
 
 FIGURE7_GIVEN, FIGURE7_IMAGINED = 6, 10
+FIGURE7_HELD = ("forward", "look right")
 
 
 @dataclass
@@ -55,6 +56,8 @@ def main(args: Args) -> None:
     if args.seed < 0:
         raise UserError(f"--seed is 0 or more, not {args.seed}.")
     world = WorldModel.from_pretrained(args.model)
+    if args.figure7 and not set(FIGURE7_HELD) <= set(world.action_meanings):
+        raise UserError(f'Figure 7 holds "forward" and "look right", and {args.model} does not know both.')
     given, truth, recorded = _start(args, world)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.figure7:
@@ -163,16 +166,15 @@ def _count(text: str, part: str) -> int:
 
 
 def _draw_figure7(args: Args, world: WorldModel, given: _Given) -> None:
-    held = ["forward", "look right"]
-    if not set(held) <= set(world.action_meanings):
-        raise UserError(f'Figure 7 holds "forward" and "look right", and {args.model} does not know both.')
-    ids = torch.tensor([*(action_id(name, world) for name in held), world.no_action])
+    ids = torch.tensor([*(action_id(name, world) for name in FIGURE7_HELD), world.no_action])
     actions = ids[:, None].expand(-1, FIGURE7_IMAGINED)
     # One generator seed for all rows: they differ by their actions alone.
     rngs = [np.random.default_rng(args.seed) for _ in ids]
     frames = world.imagine(given.state[[0] * len(ids)], actions, rngs=rngs, temperature=args.temperature).frames()
     shown = given.frames[-FIGURE7_GIVEN:]
-    labels = [f'given, then imagined with "{name}" held' for name in held] + ["given, then imagined without actions"]
+    labels = [f'given, then imagined with "{name}" held' for name in FIGURE7_HELD] + [
+        "given, then imagined without actions"
+    ]
     rows = [(label, torch.cat([shown, row])) for label, row in zip(labels, frames, strict=True)]
     write_png(args.out / "figure7.png", strips(rows, given=len(shown)))
     print(f"Figure 7 is in {args.out / 'figure7.png'}.")
