@@ -134,15 +134,20 @@ class Dynamics(nn.Module):
             actions: int64 [B, T-1] in [0, n_actions]; n_actions says that no action is given.
             memory: of what came before these frames, float [B, C, h, w]; blank if not given.
             seen: the codes to condition on in place of `codes`, for training on imperfect pasts; int64 [B, T, h, w].
+                The outcomes are then of frames as the prior draws them: each code given the true ones drawn before it.
         """
         memory = self.blank(len(codes)) if memory is None else memory
-        seen = codes if seen is None else seen
-        foreseen, context, memory = self.advance(memory, seen[:, :-1], actions)
-        target = codes[:, 1:].flatten(0, 1)  # [B*(T-1), h, w]
-        reward, termination = self._outcome(foreseen, seen[:, :-1].flatten(0, 1), seen[:, 1:].flatten(0, 1))
+        past = (codes if seen is None else seen)[:, :-1]
+        foreseen, context, memory = self.advance(memory, past, actions)
+        after = codes[:, 1:].flatten(0, 1)  # [B*(T-1), h, w]
+        logits = self.head(context, after)
+        if seen is not None:
+            # What the prior cannot draw, such as a score in the picture, an outcome must not rely on.
+            after = _draw_each(logits.detach())
+        reward, termination = self._outcome(foreseen, past.flatten(0, 1), after)
         batch = {"b": len(codes)}
         return Prediction(
-            logits=rearrange(self.head(context, target), "(b t) k h w -> b t h w k", **batch),
+            logits=rearrange(logits, "(b t) k h w -> b t h w k", **batch),
             reward_logits=rearrange(reward, "(b t) r -> b t r", **batch),
             termination_logits=rearrange(termination, "(b t) -> b t", **batch),
             memory=memory,
@@ -336,6 +341,12 @@ def _norm(x: Tensor) -> Tensor:
 def _offsets(side: int) -> list[tuple[int, int]]:
     reach = range(-(side // 2), side // 2 + 1)
     return [(i, j) for i in reach for j in reach]
+
+
+def _draw_each(logits: Tensor) -> Tensor:
+    """A code for every place by itself: logits [N, K, h, w] -> [N, h, w]."""
+    gumbel = -torch.empty_like(logits, dtype=torch.float32).exponential_().log()
+    return (logits + gumbel).argmax(1)
 
 
 def _invert_cdf(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
