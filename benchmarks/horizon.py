@@ -9,12 +9,14 @@ table; the full reports, curves, pictures and films stay in the folder of the ru
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import tyro
 
 from scripts import benchmark
 from worldmodel.benchmark.report import markdown
 from worldmodel.benchmark.running import LOOKED_AT
+from worldmodel.errors import UserError
 from worldmodel.evaluation import Result
 
 WORLDS = {
@@ -23,7 +25,12 @@ WORLDS = {
     "doom": ("doom-take-cover", False),
 }
 """Stores are called STORES/NAME_test, NAME_train and, where there are turns there and back, NAME_loops."""
-SIZES = {"paper": (48, 4), "teco": (12, 2), "long": (12, 2)}  # contexts and samples: long dreams take long
+ProtocolName = Literal["paper", "teco", "long"]
+SIZES: dict[ProtocolName, tuple[int, int]] = {
+    "paper": (48, 4),
+    "teco": (12, 2),
+    "long": (12, 2),
+}  # contexts and samples: long dreams take long
 
 
 @dataclass
@@ -32,7 +39,7 @@ class Args:
     runs: Path = Path("runs/horizon")
     """Folder of the full reports; where one is there already, it is taken."""
     worlds: tuple[str, ...] = tuple(WORLDS)
-    protocols: tuple[str, ...] = tuple(SIZES)
+    protocols: tuple[ProtocolName, ...] = get_args(ProtocolName)
     earlier: Path | None = None
     """A folder with earlier versions of the models, by the same names, to show beside them as NAME-before."""
     out: Path = Path(__file__).parent
@@ -43,9 +50,11 @@ def main(args: Args) -> None:
     for world in args.worlds:
         for protocol in args.protocols:
             folder = args.runs / f"{world}-{protocol}"
-            if not (folder / "report.json").exists():
-                run(args, world, protocol, folder)
-            if not (folder / "report.json").exists():
+            try:
+                if not (folder / "report.json").exists():
+                    run(args, world, protocol, folder)
+            except UserError as error:
+                pages.append(f"## {folder.name}\n\n{error}")  # its episodes are too short
                 continue
             report = json.loads((folder / "report.json").read_text())
             results[folder.name] = condensed(report)
@@ -54,10 +63,11 @@ def main(args: Args) -> None:
     (args.out / "horizon.md").write_text("\n\n".join(pages))
 
 
-def run(args: Args, world: str, protocol: str, folder: Path) -> None:
+def run(args: Args, world: str, protocol: ProtocolName, folder: Path) -> None:
     name, loops = WORLDS[world]
     contexts, samples = SIZES[protocol]
-    earlier = () if args.earlier is None else (str(args.earlier / f"{name}-before"),)
+    before = None if args.earlier is None else args.earlier / f"{name}-before"
+    earlier = (str(before),) if before is not None and before.exists() else ()
     benchmark.main(
         benchmark.Args(
             store=str(args.stores / f"{world}_test"),
