@@ -26,7 +26,7 @@ WORLDS = {
 }
 """Stores are called STORES/NAME_test, NAME_train and, where there are turns there and back, NAME_loops."""
 ProtocolName = Literal["paper", "teco", "long"]
-SIZES: dict[ProtocolName, tuple[int, int]] = {"paper": (48, 4), "teco": (12, 2), "long": (12, 2)}
+SIZES: dict[ProtocolName, tuple[int, int]] = {"paper": (48, 4), "teco": (12, 1), "long": (12, 1)}
 """Contexts and samples: long dreams take long."""
 
 
