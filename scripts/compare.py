@@ -17,7 +17,11 @@ from worldmodel.files import write_text
 
 @dataclass
 class Args:
-    """Compare two benchmarked models on the same contexts: differences with 95% paired bootstrap intervals."""
+    """Compare two benchmarked models on the same contexts: differences with 95% paired bootstrap intervals.
+
+    "better" is empty where the interval holds zero. Only what is measured context by context is compared: not drift,
+    FID, FVD, liveliness and restlessness.
+    """
 
     a: Annotated[Path, tyro.conf.Positional]
     """A report.json of `worldmodel benchmark`."""
@@ -35,7 +39,14 @@ def main(args: Args) -> None:
     a, b = _read(args.a), _read(args.b)
     name_a, name_b = args.predictor_a or next(iter(a["predictors"])), args.predictor_b or next(iter(b["predictors"]))
     differences = compare(a, b, name_a, name_b)
-    table = Table("metric", "steps ahead", "A - B", "95% interval", "better", title=f"A: {name_a}    B: {name_b}")
+    table = Table(
+        "metric",
+        "steps ahead",
+        "A - B",
+        "95% interval",
+        "better",
+        title=f"A: {name_a} ({args.a})\nB: {name_b} ({args.b})",
+    )
     for row in rows(differences):
         table.add_row(*row)
     Console().print(table)

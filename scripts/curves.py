@@ -33,7 +33,11 @@ def draw_curves(report: Result, path: Path) -> None:
             mean, low, high = bands
             lines[name] = axes.plot(horizons, mean, style, color=f"C{colour}", label=name)[0]
             axes.fill_between(horizons, low, high, color=f"C{colour}", alpha=0.12, linewidth=0)
+        last = max(int(h) for values in predictors.values() for h in values["metrics"].get(metric, ()))
+        ticks = [h for h in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if h <= last]
         axes.set(xscale="log", title=metric, xlabel="steps ahead")
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=3, frameon=False)
     content = BytesIO()

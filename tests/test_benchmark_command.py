@@ -81,7 +81,7 @@ def test_a_report_of_models_from_here_and_elsewhere(
     assert set(report["predictors"]["tiny"]["metrics"]) >= {"bits_per_code", "reward_error", "alive", "psnr_best"}
     assert list(report["skipped"]) == ["larger"]
     assert "choose the store of the same world" in report["skipped"]["larger"]
-    assert set(report["not_measured"]) == {"lpips", "fid", "fvd"}
+    assert set(report["not_measured"]) == {"lpips", "fid", "fvd", "drift"}  # six contexts are too few for a drift
     assert "There are no weights" in report["not_measured"]["lpips"]
     printed = capsys.readouterr().out
     assert "larger: The model knows frames" in printed
@@ -102,7 +102,7 @@ def test_what_lacks_training_episodes_is_named_and_the_rest_comes(
     assert run(monkeypatch, "benchmark", "--store", stores[0], "--contexts", "3", "--out", str(out)) == 0
     report = json.loads((out / "report.json").read_text())
     assert set(report["not_measured"]) == {
-        *("lpips", "fid", "fvd", "action_fidelity", "mean frame", "nearest neighbour")
+        *("lpips", "fid", "fvd", "drift", "action_fidelity", "mean frame", "nearest neighbour")
     }
     assert "ssim" in report["predictors"]["repeat last"]["metrics"]
 
@@ -157,6 +157,14 @@ def test_other_models_or_data_are_not_mixed_into_a_folder(tmp_path: Path) -> Non
     torch.nn.init.constant_(world.dynamics.place, 1)
     with pytest.raises(UserError, match="holds a benchmark of other models, data or settings"):
         benchmark(WorldPredictor("world", world))
+
+
+def test_models_of_which_none_fits_are_one_sentence(
+    stores: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["benchmark", "--store", stores[0], "--model", save_world(tmp_path / "larger", side=48)]
+    assert run(monkeypatch, *argv, "--out", str(tmp_path / "out")) == 2
+    assert "choose the store of the same world" in capsys.readouterr().err
 
 
 def test_two_predictors_of_one_name_are_refused(tmp_path: Path) -> None:

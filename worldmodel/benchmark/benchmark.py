@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -82,12 +83,14 @@ def run_benchmark(
         loops: where to look for turns there and back; in `store` if not given.
         progress: goes through the work, and may show how far it is.
 
-    Raises `UserError` when no episode is long enough, two predictors have one name, or `folder` holds a benchmark of
-    other models, data or settings. What cannot be measured for want of something else, or because a
-    model does not fit the store, is left out of the report, and named in it with the reason.
+    Raises `UserError` when no episode is long enough, none of the predictors fits the store, two have one name, or
+    `folder` holds a benchmark of other models, data or settings. What cannot be measured for want of something else, or
+    because a model does not fit the store, is left out of the report, and named in it with the reason.
     """
     chosen = choose_contexts(store, protocol, contexts, seed=seed)
     fitting, skipped = _fitting(predictors, store)
+    if predictors and not fitting:
+        raise UserError(" ".join(skipped.values()))
     entries = _entries(fitting, training, samples)
     data = digest(tensor for c in chosen for tensor in (c.frames, c.actions))
     _claim(folder, entries, data, dataclasses.asdict(protocol), seed, training, loops, weights)
@@ -99,6 +102,8 @@ def run_benchmark(
     summarise = Summary(chosen, protocol, real, inception)
     results = {name: summarise(arrays, raw[Truth.name].get("clip")) for name, arrays in raw.items()}
     results[Truth.name]["metrics"] |= summarise.truth()
+    if not any("drift" in result["metrics"] for result in results.values()):
+        absent["drift"] = "needs more contexts, or horizons of 5 and more"
     for entry in (e for e in entries if e.name in results):
         result, arrays = results[entry.name], raw[entry.name]
         if judges.loops is not None and "loops.returned" in arrays:
@@ -205,13 +210,19 @@ def digest(tensors: Iterable[Tensor]) -> str:
     return found.hexdigest()[:16]
 
 
+def _identity(by: object) -> list[object]:
+    """What tells a model from an earlier version of itself: its weights or, of a foreign one, its code."""
+    if isinstance(by, WorldPredictor):
+        return [by.temperature, digest(by.world.state_dict().values())]
+    try:
+        return [hashlib.sha256(inspect.getsource(type(by)).encode()).hexdigest()[:16]]
+    except (OSError, TypeError):  # made without a file
+        return []
+
+
 def _claim(folder: Path, entries: list[Entry], data: str, *settings: object) -> None:
     """Note in `folder` whose raw values it keeps. Raises `UserError` when they are of another benchmark."""
-    models = [
-        [e.name, e.samples, e.withheld]
-        + ([e.by.temperature, digest(e.by.world.state_dict().values())] if isinstance(e.by, WorldPredictor) else [])
-        for e in entries
-    ]
+    models = [[e.name, e.samples, e.withheld, *_identity(e.by)] for e in entries]
     others = [[s.address, s.lengths.tolist()] if isinstance(s, EpisodeStore) else s for s in settings]
     claim = json.dumps({"predictors": models, "data": data, "settings": others}, default=str) + "\n"
     path = folder / "parts" / "of.json"

@@ -13,10 +13,12 @@ def markdown(report: Result) -> str:
     samples = f", {report['samples']} samples each" if report["samples"] > 1 else ""
     episodes = len({episode for episode, _ in report["contexts"]})
     parts = [
-        f"# {report['store']}: {protocol['given']} frames given, {protocol['imagined']} imagined",
+        f'# {report["store"]}, protocol "{protocol["name"]}": {protocol["given"]} frames given, '
+        f"{protocol['imagined']} imagined",
         f"{len(report['contexts'])} contexts of {episodes} episodes{samples}; in brackets the 95% interval over "
         'episodes. "truth" is what each measure gives for the real frames, "reconstruction" for those drawn anew from '
-        'their own codes: ceilings, not predictions. "No actions": they were withheld.',
+        'their own codes: ceilings, not predictions. "No actions": they were withheld. A number in parentheses alone '
+        "has no interval: it is of one episode.",
     ]
     for name, metric in METRICS.items():
         if name == "consistency":

@@ -184,7 +184,7 @@ def calibration(imagined: npt.NDArray[np.floating], paid: Array) -> Result:
         "groups": [
             {"imagined": plain(said[g].mean()), "true": plain(true[g].mean()), "contexts": len(g)} for g in groups
         ],
-        "slope": plain(np.cov(said, true)[0, 1] / said.var(ddof=1)) if len(said) > 1 and said.var() > 0 else None,
+        "slope": plain(np.cov(said, true)[0, 1] / said.var(ddof=1)) if min(said.var(), true.var()) > 0 else None,
     }
 
 
