@@ -75,6 +75,9 @@ class WorldPredictor:
         return torch.full((len(frames), length), self.world.no_action) if actions is None else actions
 
 
+FOLLOW = 16  # frames after a moment that make it worth copying
+
+
 class RepeatLast:
     """The last given frame, held."""
 
@@ -104,8 +107,9 @@ class MeanFrame:
 class NearestNeighbour:
     """What followed the most similar moment of the training episodes, copied.
 
-    Moments are compared by their last two frames, reduced to 12x12, in squared error. Where the copied recording ends,
-    the last two copied frames are matched in turn, and copying goes on from there.
+    Moments are compared by their last two frames, reduced to 12x12, in squared error; those that hardly anything follows
+    do not count. Where the copied recording ends, the last two copied frames are matched in turn, and copying goes on
+    from there.
     """
 
     name = "nearest neighbour"
@@ -113,9 +117,12 @@ class NearestNeighbour:
     def __init__(self, training: EpisodeStore) -> None:
         self.training = training
         small = [_small(torch.from_numpy(training.frames(i))) for i in range(len(training))]
-        # An episode of T + 1 frames has T - 1 moments that something follows.
-        self._moments = torch.cat([torch.cat([s[:-2], s[1:-1]], 1) for s in small])  # [M, D]
-        self._next = [(i, frame) for i, s in enumerate(small) for frame in range(2, len(s))]  # episode, frame after it
+        follow = min(FOLLOW, max(len(s) for s in small) - 2)
+        self._moments = torch.cat(
+            [torch.cat([s[:-1], s[1:]], 1)[: max(len(s) - 1 - follow, 0)] for s in small]
+        )  # [M, D]
+        # The episode of each moment, and its frame after it.
+        self._next = [(i, frame) for i, s in enumerate(small) for frame in range(2, len(s) - follow + 1)]
 
     def predict(self, frames: Tensor, actions: Tensor | None, horizon: int, seeds: Sequence[int]) -> Prediction:
         return Prediction(torch.stack([self._copy(row[-2:], horizon) for row in frames]))
