@@ -107,7 +107,7 @@ class MeanFrame:
 class NearestNeighbour:
     """What followed the most similar moment of the training episodes, copied.
 
-    Moments are compared by their last two frames, reduced to 12x12, in squared error; those that hardly anything follows
+    Moments are compared by their last two frames, reduced to 12x12, in squared error; those that little follows
     do not count. Where the copied recording ends, the last two copied frames are matched in turn, and copying goes on
     from there.
     """
