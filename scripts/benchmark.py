@@ -4,7 +4,6 @@ import dataclasses
 import importlib
 import json
 import re
-import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Literal
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from scripts.command import command_line
 from scripts.curves import draw_curves
 from worldmodel.benchmark.benchmark import Benchmarked, Weights, run_benchmark
 from worldmodel.benchmark.predictors import Predictor, WorldPredictor
@@ -102,7 +102,7 @@ def main(args: Args) -> None:
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on from here.")
         raise
-    report = {**done.report, "command": _command(args)}
+    report = {**done.report, "command": command_line("benchmark", args)}
     write_text(args.out / "report.json", json.dumps(report, allow_nan=False) + "\n")
     write_text(args.out / "report.md", markdown(report))
     draw_curves(report, args.out / "curves.png")
@@ -133,17 +133,6 @@ def _foreign(path: str) -> Predictor:
     if not isinstance(getattr(predictor, "name", None), str) or not callable(getattr(predictor, "predict", None)):
         raise UserError(f"What --predictor {path} makes has no name and no predict: see docs/foreign_model.py.")
     return predictor
-
-
-def _command(args: Args) -> str:
-    """The command that measures the same; of OUT its name alone, since a report travels."""
-    args, words = dataclasses.replace(args, out=Path(args.out.name)), ["worldmodel", "benchmark"]
-    for field in dataclasses.fields(args):
-        value = getattr(args, field.name)
-        if value != field.default:
-            words.append(f"--{field.name.replace('_', '-')}")
-            words += map(str, value) if isinstance(value, tuple) else [str(value)]
-    return shlex.join(words)
 
 
 def _draw(done: Benchmarked, out: Path, fps: float) -> None:

@@ -1,15 +1,15 @@
 """`worldmodel evaluate`: measure a model on held-out episodes."""
 
 import os
-import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
 from envs.dmlab_fruit import FRUIT
+from scripts.command import command_line
 from scripts.world_report import read_benchmarks, write_benchmarks
 from worldmodel.dream_evaluation import (
     CONTEXT,
@@ -135,18 +135,10 @@ def main(args: Args) -> None:
     }
     for part in track(args.parts, "Measuring"):
         entry = models.get(name, {})
-        commands = {**entry.get("commands", {}), part: _command(args)}  # parts may be measured with other settings
+        commands = {
+            **entry.get("commands", {}),
+            part: command_line("evaluate", args),
+        }  # parts may be measured with other settings
         models[name] = {**entry, **about, part: measures[part](), "commands": commands}
         write_benchmarks(args.out, models)  # after each part: an interruption loses one
     print(f"The report is in {args.out / 'world.md'} and {args.out / 'world.json'}.")
-
-
-def _command(args: Args) -> str:
-    """The command that measures the same; of OUT its name alone, since a report travels."""
-    args, words = replace(args, out=Path(args.out.name)), ["worldmodel", "evaluate"]
-    for field in fields(args):
-        value = getattr(args, field.name)
-        if value != field.default:
-            words.append(f"--{field.name.replace('_', '-')}")
-            words += map(str, value) if isinstance(value, tuple) else [str(value)]
-    return shlex.join(words)

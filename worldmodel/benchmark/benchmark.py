@@ -104,14 +104,16 @@ def run_benchmark(
     results[Truth.name]["metrics"] |= summarise.truth()
     if not any("drift" in result["metrics"] for result in results.values()):
         absent["drift"] = "needs more contexts, or horizons of 5 and more"
+    judge = judges.measures.judge
+    judged_by = None if judge is None else digest(judge.state_dict().values())
     for entry in (e for e in entries if e.name in results):
         result, arrays = results[entry.name], raw[entry.name]
         if judges.loops is not None and "loops.returned" in arrays:
             result["metrics"]["consistency"] = summarise_loops(arrays, judges.loops[1])
         if isinstance(entry.by, WorldPredictor):
             result["tokenizer"] = digest(entry.by.world.video.state_dict().values())
-        if judges.measures.judge is not None:
-            result["judge"] = digest(judges.measures.judge.state_dict().values())
+        if judged_by is not None:
+            result["judge"] = judged_by
     report = {
         "store": store.address,
         "data": data,

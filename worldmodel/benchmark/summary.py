@@ -25,7 +25,7 @@ class Summary:
 
     def __init__(self, contexts: list[Context], protocol: Protocol, real: Features, fid: Features | None) -> None:
         """`real`: the drift features of all frames of the store, [N, D]; `fid`: Inception's, if they are measured."""
-        self.contexts, self.protocol, self.fid = contexts, protocol, fid
+        self.protocol, self.fid = protocol, fid
         self.horizons = protocol.horizons
         self.episodes = np.array([c.episode for c in contexts])
         self.drift = Drift(real)
