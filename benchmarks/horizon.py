@@ -14,6 +14,8 @@ from typing import Literal, get_args
 import tyro
 
 from scripts import benchmark
+from scripts.curves import draw_curves
+from worldmodel.benchmark.comparison import ALIKE
 from worldmodel.benchmark.report import markdown
 from worldmodel.benchmark.running import LOOKED_AT
 from worldmodel.errors import UserError
@@ -37,12 +39,14 @@ class Args:
     """Folder of the full reports; where one is there already, it is taken."""
     worlds: tuple[str, ...] = tuple(WORLDS)
     protocols: tuple[ProtocolName, ...] = get_args(ProtocolName)
-    earlier: Path | None = None
-    """A folder with earlier versions of the models, by the same names, to show beside them as NAME-before."""
+    before: Path | None = None
+    """The --runs of earlier models; what they reached on the same contexts is shown beside, as "NAME, before"."""
     out: Path = Path(__file__).parent
 
 
 def main(args: Args) -> None:
+    if args.before and not args.before.is_dir():
+        raise SystemExit(f"There are no earlier reports in {args.before}.")
     results, pages = {}, ["# How far can the dreams be trusted?"]
     for world in args.worlds:
         for protocol in args.protocols:
@@ -54,6 +58,10 @@ def main(args: Args) -> None:
                 pages.append(f"## {folder.name}\n\n{error}")  # its episodes are too short
                 continue
             report = json.loads((folder / "report.json").read_text())
+            earlier = args.before and args.before / folder.name / "report.json"
+            if earlier and earlier.exists():
+                report = beside(report, json.loads(earlier.read_text()), WORLDS[world][0], str(earlier))
+                draw_curves(report, folder / "curves_before_and_after.png")
             results[folder.name] = condensed(report)
             pages.append(markdown(report).replace("\n## ", "\n### ").replace("# ", "## ", 1))
     (args.out / "horizon.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -63,13 +71,11 @@ def main(args: Args) -> None:
 def run(args: Args, world: str, protocol: ProtocolName, folder: Path) -> None:
     name, loops = WORLDS[world]
     contexts, samples = SIZES[protocol]
-    before = None if args.earlier is None else args.earlier / f"{name}-before"
-    earlier = (str(before),) if before is not None and before.exists() else ()
     benchmark.main(
         benchmark.Args(
             store=str(args.stores / f"{world}_test"),
             out=folder,
-            model=(name, *earlier),
+            model=(name,),
             protocol=protocol,
             samples=samples,
             contexts=contexts,
@@ -78,6 +84,25 @@ def run(args: Args, world: str, protocol: ProtocolName, folder: Path) -> None:
             dtype="bfloat16",
         )
     )
+
+
+def beside(report: Result, earlier: Result, model: str, path: str) -> Result:
+    """`report` with what an earlier `model` of the same name reached, where it did so on the same contexts.
+
+    Without the metrics that cannot be compared, because its tokenizer, or the judge of its actions, was another.
+    """
+    if any(report[same] != earlier[same] for same in ("data", "protocol", "contexts", "seed")):
+        print(f"{path} is of other contexts: left out.")
+        return report
+    predictors = {}
+    for name, values in report["predictors"].items():
+        predictors[name] = values
+        old = earlier["predictors"].get(name)
+        if old and name.startswith(model):
+            unlike = {metric for metric, same in ALIKE.items() if old.get(same) != values.get(same)}
+            metrics = {metric: at for metric, at in old["metrics"].items() if metric not in unlike}
+            predictors[name.replace(model, f"{model}, before", 1)] = {**old, "metrics": metrics}
+    return {**report, "predictors": predictors}
 
 
 def condensed(report: Result) -> Result:

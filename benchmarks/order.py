@@ -42,7 +42,9 @@ def main(args: Args) -> None:
     training, heldout = EpisodeStore.open(args.train_store), EpisodeStore.open(args.store)
     report = {}
     for order in get_args(Order):
-        world = learn_prior(training, video, Recipe(order=order, prior_steps=args.steps), args.runs / order)
+        world = learn_prior(
+            training, video, Recipe(order=order, prior_steps=args.steps, outcome_steps=1), args.runs / order
+        )
         episodes, few = coded_episodes(heldout, world), coded_episodes(training, world, limit=1)
         bits = evaluate_prior(world, episodes, few)["bits_per_code"]
         report[order] = {"bits_per_code": bits, "head_ms_a_frame": {b: draw_ms(world, b) for b in (1, 64)}}

@@ -152,7 +152,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         terminated = np.zeros(self.num_envs, np.bool_)
         if live.any():
             step = self.world.step(
-                dream.world[live],
+                dream.world[live] if stale.any() else dream.world,
                 torch.from_numpy(actions[live].astype(np.int64)).to(self._device),
                 rngs=[rng for rng, lives in zip(dream.rngs, live, strict=True) if lives],
                 temperature=self.temperature,
@@ -191,7 +191,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
             theirs, ours = list(state.world.codes.shape), list(self._dream.world.codes.shape)
             raise UserError(f"The state is of dreams {theirs}, rows first, and those of this environment are {ours}.")
         self._dream = deepcopy(state)
-        self._arrive(self._all, state.world)
+        self._arrive(self._all, self._dream.world)
         return self._obs.copy()
 
     def branch(
@@ -245,7 +245,10 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
 
     def _arrive(self, rows: NDArray[np.bool_], state: WorldState) -> None:
         """`rows` are in `state` now: the only place that observes, so that no row is drawn twice."""
-        self._dream.world[rows] = state
+        if rows.all():
+            self._dream.world = state  # which nobody else holds
+        else:
+            self._dream.world[rows] = state
         self._obs[rows] = _array(self.world.render(state) if self.obs == "pixels" else state.codes[:, -1])
 
     def _final_info(self, log_probs: NDArray[np.float64], ended: NDArray[np.bool_]) -> dict[str, Any]:

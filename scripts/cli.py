@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": ("scripts.evaluate", "Measure a model on held-out episodes."),
     "benchmark": ("scripts.benchmark", "How far can dreams be trusted? Models and baselines, at every horizon."),
     "compare": ("scripts.compare", "Two benchmark reports: which is better where."),
+    "bench-speed": ("scripts.bench_speed", "How fast models dream here, and where the time goes."),
     "demo": ("scripts.demo", "See it all in a few minutes: dreams, then the whole loop live."),
 }
 

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts import collect, imagine, train
-from worldmodel.dream_evaluation import evaluate_rollouts, measure_speed
+from worldmodel.dream_evaluation import evaluate_rollouts
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import require
 from worldmodel.evaluation import Result, coded_episodes, evaluate_tokenizer
 from worldmodel.files import write_text
 from worldmodel.recipe import Recipe
+from worldmodel.speed import measure_speed
 from worldmodel.world import WorldModel
 
 LAB, MAZE, DOOM = "dmlab-seekavoid", "dmlab-explore", "worldmodel/Doom-v0"
@@ -32,7 +33,8 @@ class Args:
     episodes: int = 24
     """Doom episodes to learn from."""
     tokenizer_steps: int = 800
-    prior_steps: int = 900
+    prior_steps: int = 700
+    outcome_steps: int = 200
 
 
 def main(args: Args) -> None:
@@ -71,7 +73,9 @@ def _doom(args: Args) -> Result:
     training, heldout = str(out / "train"), str(out / "heldout")
     collect.main(collect.Args(DOOM, training, args.episodes, num_envs=2))
     collect.main(collect.Args(DOOM, heldout, 4, num_envs=2, seed=HELDOUT_SEED))
-    recipe = Recipe(tokenizer_steps=args.tokenizer_steps, prior_steps=args.prior_steps)
+    recipe = Recipe(
+        tokenizer_steps=args.tokenizer_steps, prior_steps=args.prior_steps, outcome_steps=args.outcome_steps
+    )
     train.main(train.Args(training, out, recipe=recipe))
     model = out / "model"
     longest = int(EpisodeStore.open(heldout).lengths.argmax())

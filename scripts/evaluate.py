@@ -17,13 +17,13 @@ from worldmodel.dream_evaluation import (
     evaluate_long_dream,
     evaluate_outcomes,
     evaluate_rollouts,
-    measure_speed,
 )
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
 from worldmodel.evaluation import Masks, Result, check_store, coded_episodes, evaluate_prior, evaluate_tokenizer
 from worldmodel.probe import Foresight, evaluate_sign
 from worldmodel.progress import track
+from worldmodel.speed import measure_speed
 from worldmodel.world import WorldModel, model_name
 
 Part = Literal["tokenizer", "prior", "sign", "rollouts", "outcomes", "long-dream", "speed"]

@@ -6,14 +6,18 @@ import torch
 from scipy.stats import chisquare
 
 from tests.tiny_world import CODE_SHAPE, N_ACTIONS, N_CODES
-from worldmodel.dynamics import CodeHead, Dynamics, DynamicsConfig
+from worldmodel.code_head import CodeHead
+from worldmodel.dynamics import Dynamics, DynamicsConfig
+from worldmodel.recall import Recall
 
 ORDERS = ["diagonal", "raster"]
+REACH = 6
 
 
-def prior(order: str, num_codes: int = N_CODES, code_shape: tuple[int, int] = CODE_SHAPE) -> Dynamics:
+def prior(order: str, num_codes: int = N_CODES, code_shape: tuple[int, int] = CODE_SHAPE, picks: int = 2) -> Dynamics:
     torch.manual_seed(0)
-    config = DynamicsConfig(code_shape, num_codes, N_ACTIONS, (-1.0, 0.0, 2.0), width=16, head_width=16, order=order)
+    shape = {"width": 16, "head_width": 16, "blocks": 2, "recent": 2, "picks": picks, "reach": REACH}
+    config = DynamicsConfig(code_shape, num_codes, N_ACTIONS, (-1.0, 0.0, 2.0), order=order, **shape)
     dynamics = Dynamics(config).double().eval().requires_grad_(False)
     for p in dynamics.parameters():
         torch.nn.init.normal_(p, std=0.4)
@@ -26,35 +30,29 @@ def episode(batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_stepping_gives_the_distribution_of_the_full_forward_whenever_each_row_was_reset(order: str) -> None:
-    """Rows begin at different times; each is stepped from its own blank memory beside the others."""
-    dynamics, (codes, actions) = prior(order), episode(3, 9)
+    """Rows begin at different times; each is stepped, beside the others, with the past that it has by then."""
+    dynamics, (codes, actions) = prior(order), episode(3, 2 * REACH)
     begins = [0, 2, 5]
-    memory = dynamics.blank(3)
-    for t in range(8):
+    full = [dynamics(codes[row : row + 1, begin:], actions[row : row + 1, begin:]) for row, begin in enumerate(begins)]
+    for t in range(max(begins), codes.shape[1] - 1):
+        past = [dynamics.past(codes[[row], begin : t + 1], actions[[row], begin:t]) for row, begin in enumerate(begins)]
+        before, moves = (torch.cat(parts) for parts in zip(*past, strict=True))
+        step = dynamics(
+            torch.cat([before, codes[:, t + 1 : t + 2]], 1), torch.cat([moves, actions[:, t : t + 1]], 1), given=REACH
+        )
         for row, begin in enumerate(begins):
-            if t == begin:
-                memory[row] = dynamics.blank(1)[0]
-        step = dynamics(codes[:, t : t + 2], actions[:, t : t + 1], memory=memory)
-        memory = step.memory
-        for row, begin in enumerate(begins):
-            if t < begin:
-                continue
-            one = slice(row, row + 1)
-            full = dynamics(codes[one, begin : t + 2], actions[one, begin : t + 1])
             for name in ("logits", "reward_logits", "termination_logits"):
-                stepped, whole = getattr(step, name)[row, 0], getattr(full, name)[0, -1]
+                stepped, whole = getattr(step, name)[row, 0], getattr(full[row], name)[0, t - begin]
                 torch.testing.assert_close(stepped, whole, rtol=0, atol=1e-9)
-            watched = dynamics.watch(dynamics.blank(1), codes[one, begin : t + 1], actions[one, begin : t + 1])
-            torch.testing.assert_close(memory[one], watched, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_draw_has_the_log_probability_that_the_full_forward_gives_its_codes(order: str) -> None:
-    dynamics, (codes, actions) = prior(order), episode(4, 3)
-    memory = dynamics.watch(dynamics.blank(4), codes[:, :1], actions[:, :1])
+    dynamics, (codes, actions) = prior(order), episode(4, 4)
+    before, moves = dynamics.past(codes[:, :-1], actions[:, :-1])
     uniforms = torch.rand(4, codes[0, 0].numel(), dtype=torch.float64)
-    drawn = dynamics.draw(memory, codes[:, 1], actions[:, 1], uniforms, 1.0)
-    full = dynamics(torch.cat([codes[:, :2], drawn.codes[:, None]], 1), actions)
+    drawn = dynamics.draw(before, torch.cat([moves, actions[:, -1:]], 1), uniforms, 1.0)
+    full = dynamics(torch.cat([codes[:, :-1], drawn.codes[:, None]], 1), actions)
     log_prob = full.logits[:, -1].log_softmax(-1).gather(-1, drawn.codes[..., None]).sum((1, 2, 3))
     torch.testing.assert_close(drawn.log_prob, log_prob, rtol=0, atol=1e-9)
     expected = full.reward_logits[:, -1].softmax(-1) @ torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
@@ -92,13 +90,45 @@ def test_the_future_does_not_reach_the_past() -> None:
         assert not torch.equal(again.logits[:, t - 1], out.logits[:, t - 1])
 
 
-def test_what_happened_long_ago_still_counts() -> None:
-    """No window: the first action of 60 changes the last prediction."""
-    dynamics, (codes, actions) = prior("diagonal"), episode(1, 60)
-    dynamics.write.bias.data[:16] = -3  # hold on to what is known
-    other = actions.clone()
-    other[:, 0] = (other[:, 0] + 1) % N_ACTIONS
-    assert not torch.equal(dynamics(codes, actions).logits[:, -1], dynamics(codes, other).logits[:, -1])
+def test_the_past_counts_as_far_as_it_reaches_and_no_further() -> None:
+    dynamics, (codes, actions) = prior("diagonal", picks=REACH - 2), episode(1, REACH + 3)
+    last = dynamics(codes, actions).logits[:, -1]
+    for t in range(codes.shape[1] - 1):
+        other, moves = codes.clone(), actions.clone()
+        other[:, t] = (other[:, t] + 1) % N_CODES
+        moves[:, t] = (moves[:, t] + 1) % N_ACTIONS
+        within = t >= codes.shape[1] - 1 - REACH
+        assert torch.equal(dynamics(other, actions).logits[:, -1], last) != within
+        assert torch.equal(dynamics(codes, moves).logits[:, -1], last) != within
+
+
+def test_a_view_is_recalled_once_the_actions_have_led_back_to_it() -> None:
+    """Scored by how far the turns are from cancelling, the frame from which one turned away is the first pick."""
+    left, right, none = 0, 1, 2
+    recall = Recall(3, range(3, 17), heads=1, picks=1, width=4)
+    for parameter in recall.parameters():
+        torch.nn.init.zeros_(parameter)
+    recall.count.weight.data[:2] = torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])  # net turns, either way
+    recall.mix.weight.data.copy_(torch.eye(4))
+    recall.age.data[:, 2] = torch.arange(14.0)
+    recall.score.weight.data[0, :3] = torch.tensor([-10.0, -10.0, -1e-3])  # of those alike the youngest, by a hair
+    for turns in range(2, 8):
+        away = [none] * (16 - 2 * turns) + [left] * turns + [right] * turns
+        frames, shares, _ = recall(torch.tensor([away]))
+        assert frames.item() == 16 - 2 * turns  # at which the turning began
+        assert shares.item() == pytest.approx(0.5, abs=0.01)  # as likely as its rival, "nothing"
+
+
+def test_a_bfloat16_draw_has_the_log_probability_that_the_full_forward_gives_its_codes() -> None:
+    dynamics, (codes, actions) = prior("diagonal").bfloat16(), episode(64, 4)
+    for p in dynamics.parameters():
+        p *= 0.2  # as far from certain as a learned one
+    before, moves = dynamics.past(codes[:, :-1], actions[:, :-1])
+    uniforms = torch.rand(64, codes[0, 0].numel())
+    drawn = dynamics.draw(before, torch.cat([moves, actions[:, -1:]], 1), uniforms, 1.0)
+    full = dynamics(torch.cat([codes[:, :-1], drawn.codes[:, None]], 1), actions)
+    log_prob = full.logits[:, -1].float().log_softmax(-1).gather(-1, drawn.codes[..., None]).sum((1, 2, 3))
+    torch.testing.assert_close(drawn.log_prob, log_prob, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -106,8 +136,9 @@ def test_sampled_frequencies_match_the_stated_probabilities(order: str) -> None:
     """All 3 ** 4 frames of a two-by-two grid, 40,000 draws: chi-squared at the 0.1% level."""
     dynamics = prior(order, num_codes=3, code_shape=(2, 2))
     every = torch.cartesian_prod(*[torch.arange(3)] * 4).view(81, 2, 2)
-    codes, action = torch.tensor([[[0, 1], [2, 0]]]), torch.tensor([1])
-    _, context, _ = dynamics.advance(dynamics.blank(1), codes[None], action[None])
+    codes, action = torch.tensor([[[[0, 1], [2, 0]]]]), torch.tensor([[1]])
+    before, moves = dynamics.past(codes, action[:, :0])
+    _, context = dynamics.foresee(before, torch.cat([moves, action], 1))
     logits = dynamics.head(context.expand(81, -1, -1, -1), every)
     stated = logits.log_softmax(1).gather(1, every[:, None]).sum((1, 2, 3)).exp()
     assert stated.sum().item() == pytest.approx(1, abs=1e-9)
@@ -126,6 +157,7 @@ def test_sampled_frequencies_match_the_stated_probabilities(order: str) -> None:
 def test_a_low_temperature_draws_the_likeliest_codes() -> None:
     dynamics, (codes, actions) = prior("raster"), episode(1, 2)
     uniforms = torch.rand(1, codes[0, 0].numel(), dtype=torch.float64)
-    drawn = dynamics.draw(dynamics.blank(1), codes[:, 0], actions[:, 0], uniforms, 1e-4)
+    before, moves = dynamics.past(codes[:, :1], actions[:, :0])
+    drawn = dynamics.draw(before, torch.cat([moves, actions], 1), uniforms, 1e-4)
     full = dynamics(torch.stack([codes[:, 0], drawn.codes], 1), actions)
     assert torch.equal(full.logits[:, 0].argmax(-1), drawn.codes)

@@ -17,7 +17,7 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.world import WorldModel
 
 SIZE = (28, 28, 3)
-STEPS = ["--tokenizer-steps", "3", "--prior-steps", "2"]
+STEPS = ["--tokenizer-steps", "3", "--prior-steps", "2", "--outcome-steps", "2"]
 
 
 def command(*words: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
@@ -65,7 +65,7 @@ def test_training_leaves_a_model_with_its_settings_logs_starts_and_card(trained:
 def test_a_prior_alone_is_trained_on_the_tokenizer_of_another_model(trained: Path, tmp_path: Path) -> None:
     done = command(
         "train", trained / "store", "--out", tmp_path, "--tokenizer", trained / "run" / "model", "--order", "raster",
-        "--prior-steps", 2,
+        "--prior-steps", 2, "--outcome-steps", 2,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     given, made = (WorldModel.from_pretrained(f) for f in (trained / "run" / "model", tmp_path / "model"))
@@ -81,7 +81,16 @@ def test_a_tokenizer_is_not_trained_on_under_its_prior(trained: Path) -> None:
 
 def test_training_can_begin_with_the_weights_of_another_model(trained: Path, tmp_path: Path) -> None:
     other = trained / "run" / "model"
-    steps = ["--tokenizer-steps", "1", "--prior-steps", "1", "--seed", "7"]  # a first step is a tiny one
+    steps = [
+        "--tokenizer-steps",
+        "1",
+        "--prior-steps",
+        "1",
+        "--outcome-steps",
+        "1",
+        "--seed",
+        "7",
+    ]  # a first step is a tiny one
     assert command("train", trained / "store", "--out", tmp_path, "--init", other, *steps).returncode == 0
     given, made = (WorldModel.from_pretrained(f) for f in (other, tmp_path / "model"))
     for (name, one), moved in zip(given.named_parameters(), made.parameters(), strict=True):
@@ -129,6 +138,8 @@ def test_ctrl_c_ends_a_training_cleanly_and_the_same_command_goes_on(tmp_path: P
         "--out",
         str(tmp_path / "run"),
         "--prior-steps",
+        "1",
+        "--outcome-steps",
         "1",
         "--tokenizer-steps",
     ]

@@ -42,6 +42,24 @@ def test_a_window_is_a_piece_of_one_episode(lengths: list[int], length: int, cac
         assert [value.dtype for value in window.values()] == [torch.uint8, torch.int64, torch.float32, torch.bool]
 
 
+@settings(max_examples=15)
+@given(st.integers(1, 40), st.booleans())
+def test_a_window_brings_its_past_and_an_episode_begins_with_its_first_frame_held(past: int, cache: bool) -> None:
+    store = new_store([25, 9])
+    windows = WindowDataset(store, 6, size=12, past=past, frames=cached(store) if cache else None)
+    alone = WindowDataset(store, 6, size=12)
+    for i in range(len(windows)):
+        which, start = windows.locate(i)
+        assert (which, start) == alone.locate(i)
+        episode, window = make_episode([25, 9][which], which), windows[i]
+        time = np.arange(start - past, start + 6)
+        np.testing.assert_array_equal(window["frames"], episode.frames[time.clip(0)])
+        known = np.where(time[:-1] < 0, store.n_actions, episode.actions[time[:-1].clip(0)])
+        np.testing.assert_array_equal(window["actions"], known)
+        for name in ("rewards", "terminated"):
+            assert torch.equal(window[name], alone[i][name])
+
+
 def test_every_window_is_as_likely_as_any_other() -> None:
     windows = WindowDataset(new_store([3, 12, 5, 40]), 6, size=8000)
     counts: dict[tuple[int, int], int] = {}

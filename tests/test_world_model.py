@@ -37,7 +37,7 @@ def test_imagining_is_stepping_and_its_frames_are_what_each_state_renders(world:
         assert torch.equal(step.terminated, rollout.terminated[:, t])
         assert torch.equal(step.log_prob, rollout.log_probs[:, t])
         assert torch.equal(world.render(state), rollout.frames()[:, t])
-    assert torch.equal(rollout.state.memory, state.memory)
+    assert torch.equal(rollout.state.codes, state.codes) and torch.equal(rollout.state.actions, state.actions)
 
 
 def test_a_batch_of_dreams_is_its_single_dreams(world: WorldModel) -> None:
@@ -62,7 +62,7 @@ def test_a_step_leaves_its_state_as_it_was(world: WorldModel) -> None:
     start = world.observe(*given(2))
     before = start.clone()
     world.step(start, torch.zeros(2, dtype=torch.int64), rngs=generators(0, 2))
-    assert torch.equal(start.codes, before.codes) and torch.equal(start.memory, before.memory)
+    assert torch.equal(start.codes, before.codes) and torch.equal(start.actions, before.actions)
 
 
 def test_states_index_concatenate_and_branch(world: WorldModel) -> None:
@@ -70,20 +70,21 @@ def test_states_index_concatenate_and_branch(world: WorldModel) -> None:
     assert len(state) == 3 and len(state[1]) == 1 and len(state[[0, 0, 2]]) == 3
     assert len(state[torch.tensor([True, False, True])]) == 2
     both = WorldState.cat([state[:1], state[1:]])
-    assert torch.equal(both.memory, state.memory) and torch.equal(both.codes, state.codes)
+    assert torch.equal(both.actions, state.actions) and torch.equal(both.codes, state.codes)
     copy = state.clone()
     copy[0] = state[2]
-    assert torch.equal(copy.memory[0], state.memory[2]) and not torch.equal(state.memory[0], state.memory[2])
+    assert torch.equal(copy.codes[0], state.codes[2]) and not torch.equal(state.codes[0], state.codes[2])
     branches = world.imagine(state[[1] * 8], torch.zeros(8, 3, dtype=torch.int64), rngs=generators(0, 8)).codes
     assert len({tuple(codes.flatten().tolist()) for codes in branches}) == 8
 
 
-def test_watching_frames_one_by_one_as_codes_is_watching_them_at_once(world: WorldModel) -> None:
+def test_a_state_is_what_was_seen_after_the_first_frame_held(world: WorldModel) -> None:
     frames, actions = given(2, 6)
     state = world.observe(frames, actions)
     codes = world.video.encode(frames)
-    assert torch.equal(state.codes, codes[:, -2:])
-    assert torch.equal(state.memory, world.observe_codes(codes, actions).memory)
+    assert torch.equal(state.codes[:, -6:], codes) and torch.equal(state.actions[:, -5:], actions)
+    assert (state.codes[:, :-6] == codes[:, :1]).all() and (state.actions[:, :-5] == world.no_action).all()
+    assert torch.equal(state.codes, world.observe_codes(codes, actions).codes)
 
 
 def test_a_saved_model_dreams_the_same(world: WorldModel, tmp_path: Path) -> None:
@@ -158,12 +159,12 @@ def test_states_are_indexed_by_rows_however_these_are_given(world: WorldModel) -
     state = world.observe(*given(3))
     for rows in (1, torch.tensor(1), np.int64(1), np.array(1), [1], (1,), slice(1, 2), np.array([False, True, False])):
         one = state[rows]
-        assert torch.equal(one.codes, state.codes[1:2]) and torch.equal(one.memory, state.memory[1:2])
+        assert torch.equal(one.codes, state.codes[1:2]) and torch.equal(one.actions, state.actions[1:2])
     assert torch.equal(state[(2, 0)].codes, state.codes[[2, 0]])
     assert len(state[[]]) == 0
     other = state.clone()
     other[(2, 0)] = state[(0, 1)]
-    assert torch.equal(other.codes, state.codes[[1, 1, 0]]) and torch.equal(other.memory, state.memory[[1, 1, 0]])
+    assert torch.equal(other.codes, state.codes[[1, 1, 0]]) and torch.equal(other.actions, state.actions[[1, 1, 0]])
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
@@ -199,6 +200,10 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
     for plan in (torch.zeros(1, 0, dtype=torch.int64), torch.tensor([0])):
         with pytest.raises(UserError, match="imagine along"):
             world.imagine(state, plan)
+    with pytest.raises(UserError, match="another model's"):
+        world.step(WorldState(state.codes[:, 1:], state.actions[:, 1:]), torch.tensor([0]))
+    with pytest.raises(UserError, match="from 0 to 15"):
+        world.observe_codes(state.codes + 16, state.actions)
     for temperature in (0.0, -1.0, float("nan"), 1e-40):
         with pytest.raises(UserError, match="temperature"):
             world.step(world.observe(frames, actions), torch.tensor([0]), temperature=temperature)

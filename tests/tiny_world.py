@@ -26,7 +26,9 @@ def tiny_world(ends: float = 0.125) -> WorldModel:
                 VideoConfig(
                     FRAME_SHAPE[:2], width=8, encoder_blocks=1, decoder_blocks=1, num_codes=N_CODES, code_dim=4
                 ),
-                DynamicsConfig(CODE_SHAPE, N_CODES, N_ACTIONS, (-1.0, 0.0, 1.0), width=16, head_width=16),
+                DynamicsConfig(
+                    CODE_SHAPE, N_CODES, N_ACTIONS, (-1.0, 0.0, 1.0), reach=8, blocks=2, width=16, head_width=16
+                ),
                 action_meanings=("left", "right", "stay"),
                 fps=15,
             ),
@@ -34,6 +36,6 @@ def tiny_world(ends: float = 0.125) -> WorldModel:
         )
         for parameter in world.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
-    torch.nn.init.constant_(world.dynamics.termination.weight, 0.0)
-    torch.nn.init.constant_(world.dynamics.termination.bias, torch.tensor(ends).logit().item())
+    torch.nn.init.constant_(world.dynamics.outcome.termination.weight, 0.0)
+    torch.nn.init.constant_(world.dynamics.outcome.termination.bias, torch.tensor(ends).logit().item())
     return world.double().eval().requires_grad_(False)

@@ -181,12 +181,12 @@ def evaluate_long_dream(
         drawn = world.step(state, action, rngs=dream_rngs)
         state = drawn.state
         seconds.append(time.perf_counter() - began)
-        numbers = (state.memory, drawn.reward, drawn.log_prob)
+        numbers = (drawn.reward, drawn.log_prob)
         bad += sum(int((~torch.isfinite(x)).sum()) for x in numbers)
         if step >= steps - tenth:
             last.append(drawn.codes)
         if step + 1 in (tenth, steps):
-            memory[step + 1] = {"state_bytes": _bytes(state), "resident_bytes": _resident()}
+            memory[step + 1] = {"state_bytes": _bytes(state), "resident_bytes": resident()}
     dreamed = torch.cat(last)  # [steps / 10, h, w]
     k = world.num_codes
     sample = [(e.frames[::4], world.video.decode(e.codes[None])[0, ::4]) for e in episodes]
@@ -211,29 +211,11 @@ def evaluate_long_dream(
     }
 
 
-def measure_speed(world: WorldModel, batch: int, *, seconds: float = 5.0) -> Result:
-    """Steps a second over all rows with every frame drawn, random actions, after a warm-up of three steps."""
-    if world.contexts is None:
-        raise UserError("The model has no starts to dream from: train it with this version of the package.")
-    rows = torch.arange(batch) % len(world.contexts)
-    state = world.observe_codes(world.contexts.codes[rows], world.contexts.actions[rows])
-    rngs, choose = generators(0, batch), np.random.default_rng(0)
-    done, began = -3, 0.0
-    while done < 5 or time.perf_counter() - began < seconds:
-        if done == 0:
-            began = time.perf_counter()
-        actions = torch.from_numpy(choose.integers(world.n_actions, size=batch)).to(state.codes.device)
-        state = world.step(state, actions, rngs=rngs).state
-        world.render(state).cpu()
-        done += 1
-    return {"batch": batch, "steps_per_second": batch * done / (time.perf_counter() - began)}
-
-
 def _bytes(state: WorldState) -> int:
     return sum(tensor.nbytes for tensor in vars(state).values())
 
 
-def _resident() -> int | None:
+def resident() -> int | None:
     """Resident memory of this process; None on systems that do not tell as Linux does."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * 4096 if statm.exists() else None

@@ -122,18 +122,19 @@ def evaluate_prior(
 
 @torch.no_grad()
 def stream_bits(dynamics: Dynamics, codes: Tensor, actions: Tensor) -> Tensor:
-    """Bits per code, float [B, T-1], of every frame but the first, int64 [B, T, h, w], given all those before it.
+    """Bits per code, float [B, T-1], of every frame but the first, int64 [B, T, h, w], given those before it.
 
-    Piece by piece with the memory carried along, so episodes of any length take the same space.
+    Piece by piece, each with the past that it depends on, so episodes of any length take the same space.
     """
-    memory, bits = dynamics.blank(len(codes)), []
-    wide = memory.dtype  # bfloat16 has too few digits for a logarithm
-    for start in range(0, actions.shape[1], 32):
-        piece = codes[:, start : start + 33]
-        out = dynamics(piece, actions[:, start : start + 32], memory=memory)
-        memory = out.memory
-        nats = F.cross_entropy(out.logits.flatten(0, -2).to(wide), piece[:, 1:].flatten(), reduction="none")
-        bits.append(nats.view(piece[:, 1:].shape).mean((2, 3)) / math.log(2))
+    bits = []
+    for start in range(1, codes.shape[1], 32):
+        begin = max(start - dynamics.config.reach, 0)
+        piece, moves = codes[:, begin : start + 32], actions[:, begin : start + 31]
+        logits = dynamics.code_logits(piece, moves, piece, given=start - begin)
+        wide = torch.promote_types(logits.dtype, torch.float32)  # bfloat16 has too few digits for a logarithm
+        after = piece[:, start - begin :]
+        nats = F.cross_entropy(logits.flatten(0, -2).to(wide), after.flatten(), reduction="none")
+        bits.append(nats.view(after.shape).mean((2, 3)) / math.log(2))
     return torch.cat(bits, 1)
 
 

@@ -70,11 +70,12 @@ class VideoObjective:
 
 
 class DynamicsObjective:
-    """Cross entropy of the next frame's codes, the reward and the termination, over windows of codes.
+    """Cross entropy of the next frame's codes, over windows of codes and their past.
 
     - One window in ten has its actions withheld, so that one model serves both with and without actions.
-    - A few of the codes that are looked back on are replaced by random ones, so that the prior learns to trust its
-      memory over any one glimpse: in a dream the past is its own, imperfect, work.
+    - Half of the windows remember only some of their past: a dream may begin from a few frames.
+    - A few of the codes that are looked back on are replaced by random ones, so that the prior learns to trust no
+      single glimpse: in a dream the past is its own, imperfect, work.
     - Positions count by the salience of the codes around them one frame *earlier*. A weight that depends on the past
       alone shifts effort to where rewards are, and leaves the best prediction what it was.
     """
@@ -87,32 +88,18 @@ class DynamicsObjective:
     ) -> None:
         """`codes`: int16 [F, h, w], all frames of the store; `salience`: float [K], how much each code matters."""
         self.world, self.model = world, world.dynamics
-        self.dataset = WindowDataset(store, self.window, size=size, seed=seed, frames=codes)
+        self.past = world.config.dynamics.reach - 1
+        self.dataset = WindowDataset(store, self.window, size=size, seed=seed, frames=codes, past=self.past)
         self.salience = salience
-        self.reward_values = world.dynamics.reward_values
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        codes, actions = batch["frames"].long(), batch["actions"]
-        withheld = torch.rand(len(actions), 1, device=actions.device) < 0.1
-        actions = actions.masked_fill(withheld, self.world.no_action)
-        out = self.model(codes, actions, seen=self._blur(codes))
-        nats = F.cross_entropy(out.logits.flatten(0, -2).float(), codes[:, 1:].flatten(), reduction="none")
-        nats = nats.view(codes[:, 1:].shape)
-        weight = self._weight(codes[:, :-1])
-        reward_class = (batch["rewards"][..., None] - self.reward_values).abs().argmin(-1)
-        reward = F.cross_entropy(out.reward_logits.flatten(0, 1).float(), reward_class.flatten())
-        termination = F.binary_cross_entropy_with_logits(out.termination_logits.float(), batch["terminated"].float())
-        return (nats * weight).mean() + reward + termination, {
-            "bits per code": nats.mean().item() / math.log(2),
-            "reward": reward.item(),
-            "termination": termination.item(),
-        }
-
-    def _blur(self, codes: Tensor) -> Tensor:
-        """Replace up to a tenth of a window's codes by codes from elsewhere in the batch."""
-        share = 0.1 * torch.rand(len(codes), 1, 1, 1, device=codes.device)
-        other = codes.flatten()[torch.randint(codes.numel(), codes.shape, device=codes.device)]
-        return torch.where(torch.rand(codes.shape, device=codes.device) < share, other, codes)
+        codes, actions = withhold(batch["frames"].long(), batch["actions"], self.past, self.world.no_action)
+        given = self.past + 1
+        logits = self.model.code_logits(codes, actions, blur(codes), given=given)
+        after = codes[:, given:]
+        nats = F.cross_entropy(logits.flatten(0, -2).float(), after.flatten(), reduction="none").view(after.shape)
+        weight = self._weight(codes[:, given - 1 : -1])
+        return (nats * weight).mean(), {"bits per code": nats.mean().item() / math.log(2)}
 
     def _weight(self, past: Tensor) -> Tensor:
         """Largest salience in the 3x3 codes around, with mean one.  [B, T, h, w] -> [B, T, h, w]"""
@@ -124,14 +111,40 @@ class DynamicsObjective:
         codes, actions = (
             _first(self.dataset, 4, name).long().to(self.salience.device) for name in ("frames", "actions")
         )
-        given = self.window // 2
+        given = self.past + self.window // 2
         state = self.world.observe_codes(codes[:, :given], actions[:, : given - 1])
         dream = self.world.imagine(state, actions[:, given - 1 :], rngs=generators(0, len(codes))).frames()
-        truth = self.world.video.decode(codes)[:, given:]
+        truth = self.world.video.decode(codes[:, given:], past=codes[:, :given])
         return {"truth and dream, row by row": tile(torch.stack([truth, dream], 1).flatten(0, 1))}
 
     def trouble(self) -> str | None:
         return None
+
+
+def withhold(codes: Tensor, actions: Tensor, past: int, no_action: int) -> tuple[Tensor, Tensor]:
+    """Take from some rows of codes, int64 [B, T, h, w], and actions, int64 [B, T-1], what a dream may lack.
+
+    Half of them begin at a random one of their first `past` + 1 frames, as if nothing had come before it; one in ten is
+    told no actions.
+    """
+    chance = torch.rand(2, len(codes), 1, device=codes.device)
+    first = torch.randint(past + 1, (len(codes), 1), device=codes.device)
+    codes, actions = begin_at(codes, actions, torch.where(chance[0] < 0.5, first, 0), no_action)
+    return codes, actions.masked_fill(chance[1] < 0.1, no_action)
+
+
+def begin_at(codes: Tensor, actions: Tensor, first: Tensor, no_action: int) -> tuple[Tensor, Tensor]:
+    """Hold each row's frame `first`, int64 [B, 1], in place of all before it, with no action given there."""
+    time = torch.arange(codes.shape[1], device=codes.device)  # [T]
+    frames = torch.maximum(time, first)[:, :, None, None].expand_as(codes)
+    return codes.gather(1, frames), actions.masked_fill(time[:-1] < first, no_action)
+
+
+def blur(codes: Tensor) -> Tensor:
+    """Replace up to a tenth of each row's codes, int64 [B, T, h, w], by codes from elsewhere in the batch."""
+    share = 0.1 * torch.rand(len(codes), 1, 1, 1, device=codes.device)
+    other = codes.flatten()[torch.randint(codes.numel(), codes.shape, device=codes.device)]
+    return torch.where(torch.rand(codes.shape, device=codes.device) < share, other, codes)
 
 
 def _first(dataset: WindowDataset, n: int, name: str) -> Tensor:

@@ -14,6 +14,7 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.evaluation import CodedEpisode
 from worldmodel.objectives import DynamicsObjective, VideoObjective
+from worldmodel.outcomes import OutcomeObjective
 from worldmodel.salience import PixelWeight
 from worldmodel.state import ContextBank
 from worldmodel.training import FitConfig, fit
@@ -21,7 +22,8 @@ from worldmodel.video import VideoConfig, VideoVQVAE, video_preset
 from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldConfig, WorldModel, fast_layout
 
-CONTEXTS, CONTEXT_FRAMES = 256, 8  # starts that travel with a model
+CONTEXTS, CONTEXT_FRAMES = 256, 32  # starts that travel with a model
+OUTCOME_BATCH, OUTCOME_LR = 32, 1e-3
 MAX_REWARDS = 32  # values that the predicted reward may take
 
 
@@ -35,10 +37,12 @@ class Recipe:
     """Order in which the codes of a frame are drawn; "raster" is the paper's, and slower."""
     tokenizer_steps: int = 9_000
     prior_steps: int = 12_000
+    outcome_steps: int = 1_500
+    """Steps of the reward and the termination, once the prior is learned."""
     tokenizer_batch: int = 12
     """Windows of two frames in a step of the tokenizer."""
     prior_batch: int = 4
-    """Windows of sixteen frames in a step of the prior."""
+    """Windows of sixteen frames, with their past, in a step of the prior."""
     tokenizer_lr: float = 1.5e-3
     """Peak learning rate of the tokenizer."""
     prior_lr: float = 4e-3
@@ -48,7 +52,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not (0 < self.tokenizer_lr < 1 and 0 < self.prior_lr < 1):
             raise UserError("Learning rates are between 0 and 1.")
-        if min(self.tokenizer_steps, self.prior_steps, self.tokenizer_batch, self.prior_batch) < 1 or self.seed < 0:
+        steps = self.tokenizer_steps, self.prior_steps, self.outcome_steps
+        if min(*steps, self.tokenizer_batch, self.prior_batch) < 1 or self.seed < 0:
             raise UserError("Steps and batches are 1 or more, and the seed is 0 or more.")
 
 
@@ -99,7 +104,7 @@ def learn_tokenizer(
 def learn_prior(
     store: EpisodeStore, video: VideoVQVAE, recipe: Recipe, folder: Path, *, start: WorldModel | None = None
 ) -> WorldModel:
-    """Train the prior over the codes that `video` gives the store, or go on with it, in `folder`.
+    """Train the prior over the codes that `video` gives the store, or go on with it, in `folder`; then its outcomes.
 
     It begins with the weights of `start`'s, if given.
     """
@@ -115,6 +120,11 @@ def learn_prior(
     size = recipe.prior_steps * recipe.prior_batch
     objective = DynamicsObjective(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
     fit(objective, FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, seed=recipe.seed), folder)
+    outcomes = OutcomeObjective(
+        world.dynamics.eval(), store, codes, size=recipe.outcome_steps * OUTCOME_BATCH, seed=recipe.seed
+    )
+    schedule = FitConfig(recipe.outcome_steps, OUTCOME_BATCH, OUTCOME_LR, seed=recipe.seed)
+    fit(outcomes, schedule, folder / f"outcomes_after_{recipe.prior_steps}")  # a prior that went on needs new ones
     world.contexts = _contexts(store, codes)
     return world.eval()
 
@@ -160,8 +170,8 @@ def _config(store: EpisodeStore, video: VideoConfig, recipe: Recipe, start: Worl
 
 
 def _contexts(store: EpisodeStore, codes: Tensor) -> ContextBank:
-    """Starts for dreams: windows of the recordings, as codes, of which none has ended yet."""
-    windows = WindowDataset(store, CONTEXT_FRAMES, size=4 * CONTEXTS, frames=codes)
+    """Starts for dreams: moments of the recordings at which nothing has ended yet, with their past, as codes."""
+    windows = WindowDataset(store, 2, size=4 * CONTEXTS, frames=codes, past=CONTEXT_FRAMES - 2)
     items = [windows[i] for i in range(len(windows))]
     items = [item for item in items if not item["terminated"].any()][:CONTEXTS]
     return ContextBank(*(torch.stack([item[name] for item in items]).long() for name in ("frames", "actions")))

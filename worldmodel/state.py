@@ -19,8 +19,8 @@ Index = int | np.integer | slice | Tensor | np.ndarray | Sequence[int] | Sequenc
 class WorldState:
     """Where each row's dream is. States index, clone and concatenate by rows; index a row twice to branch its dream."""
 
-    codes: Tensor  # int64 [B, R, h, w]: the last R frames, newest last (R is what the decoder sees)
-    memory: Tensor  # float [B, C, h, w]: all that came before the newest frame
+    codes: Tensor  # int64 [B, R, h, w]: the last R frames, newest last; R is the reach of the prior
+    actions: Tensor  # int64 [B, R-1]: taken between them
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -45,10 +45,10 @@ class WorldState:
     @staticmethod
     def cat(states: Sequence["WorldState"]) -> "WorldState":
         """All rows of all states, in order."""
-        return WorldState(torch.cat([s.codes for s in states]), torch.cat([s.memory for s in states]))
+        return WorldState(torch.cat([s.codes for s in states]), torch.cat([s.actions for s in states]))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "WorldState":
-        return WorldState(function(self.codes), function(self.memory))
+        return WorldState(function(self.codes), function(self.actions))
 
 
 def _row_index(rows: Index) -> slice | Tensor:

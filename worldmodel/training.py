@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
+from worldmodel.allocator import keep_freed_memory
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors_and_metadata, write_tensors
 from worldmodel.optimizer import Optimizer
@@ -70,6 +71,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
     Raises `UserError` when the loss or its gradient is not finite (the last checkpoint, from before, is kept), or the
     checkpoint is damaged. On Ctrl-C saves a checkpoint and raises `KeyboardInterrupt`.
     """
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.safetensors"
     model = objective.model

@@ -165,7 +165,8 @@ class VideoVQVAE(nn.Module):
 
 def to_frames(video: Tensor) -> Tensor:
     """float [B, 3, T, H, W] -> uint8 [B, T, H, W, 3], clipped to the range that a screen can show."""
-    return rearrange(((video.float() + 0.5) * 255).round().clamp(0, 255).to(torch.uint8), "b c t h w -> b t h w c")
+    rounded = video.float().mul(255).add_(128).clamp_(0, 255).to(torch.uint8)  # (v + 0.5) * 255, and 0.5 to round
+    return rearrange(rounded, "b c t h w -> b t h w c")
 
 
 def _conv(inputs: int, outputs: int, *, time: int = 1, space: int = 3) -> nn.Conv3d:
@@ -178,7 +179,7 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width, space=1))
+        self.layers = nn.Sequential(nn.ReLU(), _conv(width, width), nn.ReLU(inplace=True), _conv(width, width, space=1))
         nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,6 +22,9 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         rewards     float32 [L - 1]
         terminated  bool    [L - 1]
 
+    `past` puts as many earlier frames of the episode in front, with the actions taken there, but nothing else of them.
+    Before an episode's first frame it is repeated, with the action `store.n_actions`: none.
+
     An item reads the few chunks it needs, unless `frames` is given: one row a frame of the store, in its order, kept in
     memory and shared by the items (do not write to them). `torch.from_numpy(store.flat("frames"))` is a cache; the
     frames' codes make windows of codes. Safe in a `DataLoader`'s workers. Episodes appended later are not seen.
@@ -30,7 +33,14 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, store: EpisodeStore, length: int, *, size: int, seed: int = 0, frames: Tensor | None = None
+        self,
+        store: EpisodeStore,
+        length: int,
+        *,
+        size: int,
+        seed: int = 0,
+        frames: Tensor | None = None,
+        past: int = 0,
     ) -> None:
         if length < 2:
             raise UserError(f"A window needs 2 frames at least, not {length}.")
@@ -42,7 +52,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
                 f"The windows are too long for {store.address}: "
                 f"the longest episode has {store.lengths.max() + 1} frames, the window needs {length}."
             )
-        self.store, self.length, self.size, self.seed = store, length, size, seed
+        self.store, self.length, self.size, self.seed, self.past = store, length, size, seed, past
         self._ends = np.cumsum(windows)  # [N] windows up to and with episode i
         self._first_step = np.cumsum(store.lengths) - store.lengths  # [N]
         self._steps = {name: torch.from_numpy(store.flat(name)) for name in ("actions", "rewards", "terminated")}
@@ -54,12 +64,19 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         episode, start = self.locate(index)
         step = int(self._first_step[episode]) + start
+        past = min(self.past, start)
         if self._frames is None:
-            frames = torch.from_numpy(self.store.frames(episode, start, start + self.length))
+            frames = torch.from_numpy(self.store.frames(episode, start - past, start + self.length))
         else:
             frame = step + episode  # each episode before this one has one frame more than steps
-            frames = self._frames[frame : frame + self.length]
-        return {"frames": frames, **{name: v[step : step + self.length - 1] for name, v in self._steps.items()}}
+            frames = self._frames[frame - past : frame + self.length]
+        item = {name: values[step : step + self.length - 1] for name, values in self._steps.items()}
+        if self.past:
+            missing = self.past - past
+            frames = torch.cat([frames[:1].expand(missing, *frames.shape[1:]), frames])
+            none = item["actions"].new_full((missing,), self.store.n_actions)
+            item["actions"] = torch.cat([none, self._steps["actions"][step - past : step + self.length - 1]])
+        return {"frames": frames, **item}
 
     def locate(self, index: int) -> tuple[int, int]:
         """(episode, first frame) of window `index`."""

@@ -14,6 +14,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor, nn
 
+from worldmodel.allocator import keep_freed_memory
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors, write_tensors, write_text
@@ -75,12 +76,12 @@ class WorldModel(nn.Module):
                 f"not {list(actions.shape)}."
             )
         self._check_actions(actions)
-        memory = self.dynamics.blank(len(codes))
-        if actions.shape[1]:
-            memory = self.dynamics.watch(memory, codes[:, :-1], actions)
-        reach = self.config.video.memory
-        first = codes[:, :1].expand(-1, max(reach - codes.shape[1], 0), -1, -1)
-        return WorldState(torch.cat([first, codes], 1)[:, -reach:].clone(), memory)
+        if codes.shape[2:] != self.code_shape or not 0 <= int(codes.min()) <= int(codes.max()) < self.num_codes:
+            raise UserError(
+                f"Codes are [B, T, {', '.join(map(str, self.code_shape))}], from 0 to {self.num_codes - 1}; "
+                f"these are {list(codes.shape)}, from {int(codes.min())} to {int(codes.max())}."
+            )
+        return WorldState(*self.dynamics.past(codes, actions))
 
     @torch.no_grad()
     def step(
@@ -107,13 +108,17 @@ class WorldModel(nn.Module):
                 f"{len(state)} dreams take actions of shape [{len(state)}] and as many generators, "
                 f"not {list(action.shape)} and {len(rngs)}."
             )
+        reach = self.config.dynamics.reach
+        if state.codes.shape[1:] != (reach, *self.code_shape) or state.actions.shape[1:] != (reach - 1,):
+            raise UserError(f"The state, of codes {list(state.codes.shape)}, is another model's.")
         size = state.codes[0, 0].numel()
         # Codes and the termination are all decided by these: one uniform each.
         uniforms = torch.from_numpy(np.stack([rng.random(size + 1, np.float32) for rng in rngs])).to(state.codes.device)
-        drawn = self.dynamics.draw(state.memory, state.codes[:, -1], action, uniforms[:, :-1], temperature)
+        actions = torch.cat([state.actions, action[:, None]], 1)
+        drawn = self.dynamics.draw(state.codes, actions, uniforms[:, :-1], temperature)
         codes = torch.cat([state.codes[:, 1:], drawn.codes[:, None]], 1)
         terminated = uniforms[:, -1] < drawn.termination
-        return Step(WorldState(codes, drawn.memory), drawn.codes, drawn.reward, terminated, drawn.log_prob)
+        return Step(WorldState(codes, actions[:, 1:]), drawn.codes, drawn.reward, terminated, drawn.log_prob)
 
     def imagine(
         self,
@@ -131,7 +136,7 @@ class WorldModel(nn.Module):
         for action in actions.unbind(1):
             step = self.step(state, action, rngs=rngs, temperature=temperature)
             state = step.state
-            steps.append((step.codes, step.reward, step.terminated, step.log_prob))  # and not the memory of each
+            steps.append((step.codes, step.reward, step.terminated, step.log_prob))  # and not the past of each
         codes, rewards, terminated, log_probs = (torch.stack(part, 1) for part in zip(*steps, strict=True))
         return Rollout(codes, rewards, terminated, log_probs, state, past, self.video)
 
@@ -184,6 +189,7 @@ class WorldModel(nn.Module):
 
         Raises `UserError` when there is no such model, or its files are damaged.
         """
+        keep_freed_memory()
         folder = _find(name)
         config = _read_config(folder / "config.json")
         contexts = _read_contexts(folder, config)

@@ -1,0 +1,90 @@
+"""What the prior's outcomes, reward and termination, are trained for, once its frames are learned."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from worldmodel.code_head import invert_cdf
+from worldmodel.dynamics import Dynamics
+from worldmodel.episodes import EpisodeStore
+from worldmodel.objectives import blur, withhold
+from worldmodel.training import Batch
+from worldmodel.windows import WindowDataset
+
+OFTEN = 0.5  # share of the steps shown that are drawn from those with a rare outcome
+
+
+class OutcomeDataset(WindowDataset):
+    """Single steps with their past, half of them drawn from those with a rare outcome: an end, or an unusual reward.
+
+    Items are those of `WindowDataset`, of two frames, and "weight", float32 [1]: how much more often such a step
+    occurs in the recordings than here, by which what is learned here becomes true of the recordings.
+    """
+
+    def __init__(self, store: EpisodeStore, codes: Tensor, past: int, *, size: int, seed: int) -> None:
+        super().__init__(store, 2, size=size, seed=seed, frames=codes, past=past)
+        rewards = store.flat("rewards")
+        values, counts = np.unique(rewards, return_counts=True)
+        ends = store.flat("terminated")
+        rare = ends | (rewards != values[counts.argmax()])
+        if rare.mean() >= OFTEN:
+            rare = ends  # rewards are seen often enough
+        self._rare = np.flatnonzero(rare)
+        shown = np.full(len(rare), (1 - OFTEN if len(self._rare) else 1) / len(rare))
+        shown[rare] += OFTEN / max(len(self._rare), 1)
+        self._weight = torch.from_numpy((1 / len(rare) / shown).astype(np.float32))
+        self._last_steps = np.cumsum(store.lengths)
+
+    def __getitem__(self, index: int) -> Batch:
+        episode, start = self.locate(index)
+        step = int(self._first_step[episode]) + start
+        return {**super().__getitem__(index), "weight": self._weight[step : step + 1]}
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """(episode, step) of item `index`."""
+        any_step = super().locate(index)
+        rng = np.random.default_rng((self.seed, index, 1))
+        if not len(self._rare) or rng.random() >= OFTEN:
+            return any_step
+        step = int(rng.choice(self._rare))
+        episode = int(np.searchsorted(self._last_steps, step, side="right"))
+        return episode, step - int(self._first_step[episode])
+
+
+class OutcomeObjective:
+    """Cross entropy of the reward and the termination of a step, given a frame as the prior draws it.
+
+    Each code of the drawn frame is drawn given the true ones before it, so that it is about the frame that came, in the
+    prior's own words. What the prior cannot draw, such as a score in the picture, an outcome must not rely on. The
+    prior itself stays as it is.
+    """
+
+    name = "outcomes"
+
+    def __init__(self, dynamics: Dynamics, store: EpisodeStore, codes: Tensor, *, size: int, seed: int = 0) -> None:
+        """`codes`: int16 [F, h, w], all frames of the store."""
+        self.dynamics, self.model = dynamics, dynamics.outcome
+        self.dataset = OutcomeDataset(store, codes, dynamics.config.reach - 1, size=size, seed=seed)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        weight = batch["weight"].squeeze(1)  # [B]
+        past, no_action = self.dynamics.config.reach - 1, self.dynamics.no_action
+        codes, actions = withhold(batch["frames"].long(), batch["actions"], past, no_action)  # [B, reach + 1, h, w]
+        with torch.no_grad():
+            before = blur(codes[:, :-1])
+            foreseen, context = self.dynamics.foresee(before, actions)
+            logits = self.dynamics.head(context, codes[:, -1]).permute(0, 2, 3, 1).float()
+            after = invert_cdf(logits, torch.rand_like(logits[..., :1]))[0].squeeze(-1)
+        reward_logits, termination_logits = self.model(foreseen, before[:, -1], after)
+        reward_class = (batch["rewards"] - self.dynamics.reward_values).abs().argmin(-1)
+        reward = (F.cross_entropy(reward_logits.float(), reward_class, reduction="none") * weight).mean()
+        ends = batch["terminated"].squeeze(1).float()
+        termination = F.binary_cross_entropy_with_logits(termination_logits.float(), ends, weight)
+        return reward + termination, {"reward": reward.item(), "termination": termination.item()}
+
+    def pictures(self) -> dict[str, Tensor]:
+        return {}
+
+    def trouble(self) -> str | None:
+        return None
