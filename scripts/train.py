@@ -21,7 +21,7 @@ SAME = ("store", "tokenizer", "init", "preset", "order", "seed")  # what a train
 
 @dataclass
 class Args:
-    """Train a world model: first the tokenizer (the video VQ-VAE), then the prior over its codes.
+    """Train a world model: the tokenizer (the video VQ-VAE), then the prior over its codes, then rewards and ends.
 
     Run the same command again to go on after an interruption: each part resumes from its last checkpoint. With more
     prior steps a finished training goes on, too.
