@@ -175,8 +175,9 @@ def _stage_tables(measured: Result, rate: float) -> list[str]:
     for batch, items in measured["stages"].items():
         rows = []
         for stage in (Stage(**item) for item in items):
-            floor = 1000 * stage.gflop / rate
+            gflop = max(stage.gflop, 0.0)  # what is left of a difference may be a rounding below it
+            floor = 1000 * gflop / rate
             times = f"{stage.milliseconds / floor:.1f}" if floor > 1e-3 else "–"
-            rows.append([stage.name, f"{stage.milliseconds:.2f}", f"{stage.gflop:.2f}", f"{floor:.2f}", times])
+            rows.append([stage.name, f"{stage.milliseconds:.2f}", f"{gflop:.2f}", f"{floor:.2f}", times])
         found.append(table([f"stage, batch {batch}", "ms", "GFLOP", "floor, ms", "times the floor"], rows))
     return found
