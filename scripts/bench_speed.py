@@ -50,8 +50,8 @@ class Args:
 
 
 def main(args: Args) -> None:
-    if args.steps < 10:
-        raise UserError(f"Memory is looked at along 10 steps at least, not {args.steps}.")
+    if args.steps < 10 or not args.seconds > 0 or not args.models:
+        raise UserError("Speed is measured of one model or more, for some seconds, and memory along 10 steps or more.")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()

@@ -102,7 +102,7 @@ def _card(args: Args, store: EpisodeStore, world: WorldModel) -> str:
     standard = _settings(Args(args.store, args.out))
     options = {k: v for k, v in _settings(args).items() if v != standard[k]}
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return f"""# A world model of {provenance["env_id"]} {settings}
+    return f"""# A world model of {" ".join([provenance["env_id"], settings]).strip()}
 
 Learned from {len(store)} episodes ({int(store.lengths.sum())} steps, {provenance["fps"]:g} a second) with
 

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from scripts import bench_speed
 from tests.tiny_world import CODE_SHAPE, N_ACTIONS, tiny_world
 from worldmodel.code_head import invert_cdf
+from worldmodel.errors import UserError
 from worldmodel.speed import matmul_rate, measure_speed, precision_cost, some_state, stages
 from worldmodel.state import WorldState
 from worldmodel.world import WorldModel
@@ -79,6 +81,12 @@ def test_a_copy_of_less_precision_is_a_little_off_and_the_same_model_is_not() ->
     world = tiny_world()
     assert precision_cost(world, world) == 0
     assert 0 < precision_cost(world, tiny_world().bfloat16()) < 0.1
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 3}, {"seconds": -1.0}, {"models": ()}])
+def test_bench_speed_refuses_what_measures_nothing(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="Speed is measured"):
+        bench_speed.main(bench_speed.Args(**wrong))
 
 
 def test_bench_speed_writes_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

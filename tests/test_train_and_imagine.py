@@ -74,6 +74,21 @@ def test_a_prior_alone_is_trained_on_the_tokenizer_of_another_model(trained: Pat
     assert made.config.dynamics.order == "raster"
 
 
+def test_a_prior_that_goes_on_has_its_outcomes_learned_anew_and_keeps_them(trained: Path, tmp_path: Path) -> None:
+    def train(prior_steps: int) -> list[object]:
+        tokenizer = trained / "run" / "model"
+        steps = ["--prior-steps", prior_steps, "--outcome-steps", 2]
+        return ["train", trained / "store", "--out", tmp_path, "--tokenizer", tokenizer, *steps]
+
+    assert command(*train(2)).returncode == 0
+    assert command(*train(4)).returncode == 0
+    made = sorted(path.name for path in (tmp_path / "prior").glob("outcomes_*"))
+    assert made == ["outcomes_after_2", "outcomes_after_4"]
+    model = (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert command(*train(2)).returncode == 0  # it has had four, and goes nowhere
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == model
+
+
 def test_a_tokenizer_is_not_trained_on_under_its_prior(trained: Path) -> None:
     more = ["--tokenizer-steps", "4", "--prior-steps", "2"]
     assert "keep --tokenizer-steps" in refused("train", trained / "store", "--out", trained / "run", *more)

@@ -120,6 +120,7 @@ def test_a_truncated_file_is_one_sentence(file: str, tmp_path: Path) -> None:
         ("video", 3),
         ("video", {"frame_size": [42, 42], "strides": [0]}),
         ("dynamics", None),
+        ("dynamics", {"code_shape": [6, 6], "num_codes": 16, "n_actions": 3, "reward_values": [0], "picks": 0}),
         ("action_meanings", ["left"]),
         ("fps", None),
     ],

@@ -119,12 +119,13 @@ def learn_prior(
         world.dynamics.load_state_dict(start.dynamics.state_dict())
     size = recipe.prior_steps * recipe.prior_batch
     objective = DynamicsObjective(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
-    fit(objective, FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, seed=recipe.seed), folder)
+    schedule = FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, seed=recipe.seed)
+    steps = fit(objective, schedule, folder)
     outcomes = OutcomeObjective(
         world.dynamics.eval(), store, codes, size=recipe.outcome_steps * OUTCOME_BATCH, seed=recipe.seed
     )
     schedule = FitConfig(recipe.outcome_steps, OUTCOME_BATCH, OUTCOME_LR, seed=recipe.seed)
-    fit(outcomes, schedule, folder / f"outcomes_after_{recipe.prior_steps}")  # a prior that went on needs new ones
+    fit(outcomes, schedule, folder / f"outcomes_after_{steps}")  # a prior that went on needs new ones
     world.contexts = _contexts(store, codes)
     return world.eval()
 

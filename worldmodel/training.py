@@ -62,8 +62,10 @@ class Objective(Protocol):
         """One sentence when the training goes wrong in a way that the loss does not show."""
 
 
-def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
+def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     """Train until `config.steps`, from the checkpoint in `folder` if there is one; all is logged to TensorBoard there.
+
+    Returns the steps that the model has had then: more than asked for, if its checkpoint had more.
 
     On a CPU an interrupted and resumed training gives bit for bit what an uninterrupted one gives: batches and random
     numbers depend on the step alone, and an interrupt waits for the end of the step.
@@ -118,6 +120,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
             if interrupted.is_set():
                 raise KeyboardInterrupt
     model.eval()
+    return step
 
 
 @contextmanager

@@ -236,7 +236,7 @@ def _read_config(path: Path) -> WorldConfig:
         if len(config.action_meanings) != dynamics.n_actions or not config.fps > 0:
             raise ValueError("its actions and their names differ in number, or it has no frame rate")
         return config
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, UserError) as error:
         raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
 
 
