@@ -3,7 +3,6 @@
 import json
 import resource
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,7 @@ from worldmodel.dynamics import DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.evaluation import Result
 from worldmodel.files import write_text
-from worldmodel.speed import Stage, matmul_rate, naive_ratio, precision_cost, stages
+from worldmodel.speed import Stage, calls_per_second, matmul_rate, naive_ratio, precision_cost, stages
 from worldmodel.state import ContextBank
 from worldmodel.video import video_preset
 from worldmodel.world import WorldConfig, WorldModel, fast_layout, model_name
@@ -57,8 +56,8 @@ def main(args: Args) -> None:
     keep_freed_memory()
     dtype = DTYPES[args.dtype]
     worlds = {
-        model_name(name): paper_world(dtype) if name == PAPER else WorldModel.from_pretrained(name, dtype=dtype)
-        for name in args.models
+        model: paper_world(dtype) if model == PAPER else WorldModel.from_pretrained(model, dtype=dtype)
+        for model in args.models
     }
     report: Result = {
         "command": command_line("bench-speed", args),
@@ -67,13 +66,13 @@ def main(args: Args) -> None:
         "matmul_gflop_per_second": matmul_rate(dtype),
         "models": {},
     }
-    for name, world in worlds.items():
+    for model, world in worlds.items():
+        name = model_name(model)
         measured = report["models"][name] = _measure(world, args.seconds)
-        if not report["models"].keys() - {name}:
+        if model == args.models[0]:
             measured["resident_mb_after_steps"] = _memory(world, args.steps)
-        if name != PAPER and dtype != torch.float32:
-            exact = WorldModel.from_pretrained(args.models[list(worlds).index(name)])
-            measured["kl_bits_per_code_from_float32"] = precision_cost(exact, world)
+        if model != PAPER and dtype != torch.float32:
+            measured["kl_bits_per_code_from_float32"] = precision_cost(WorldModel.from_pretrained(model), world)
         print(_page({**report, "models": {name: measured}}))
         if args.out:
             write_text(args.out / "speed.json", json.dumps(report, indent=1) + "\n")
@@ -111,13 +110,7 @@ def _steps_per_second(world: WorldModel, batch: int, obs: Obs, seconds: float) -
     """Of an environment with random actions, once warm."""
     envs, choose = ImaginedVectorEnv(world, batch, obs=obs, horizon=10**9), np.random.default_rng(0)
     envs.reset(seed=0)
-    done, began = -2, 0.0
-    while done < 5 or time.perf_counter() - began < seconds:
-        if done == 0:
-            began = time.perf_counter()
-        envs.step(choose.integers(world.n_actions, size=batch))
-        done += 1
-    return batch * done / (time.perf_counter() - began)
+    return batch * calls_per_second(lambda: envs.step(choose.integers(world.n_actions, size=batch)), seconds)
 
 
 def _memory(world: WorldModel, steps: int) -> dict[int, float]:

@@ -87,6 +87,9 @@ class Dynamics(nn.Module):
         self.recall = Recall(known_actions, range(config.recent + 1, config.reach + 1), config.recalls, config.picks)
         # A table for each frame that is looked at: the recent ones by their age, the recalled ones by who recalls them.
         self.embed = nn.Embedding((config.recent + config.recalls) * config.num_codes, width)
+        recalled_by = [config.recent + head for head in range(config.recalls) for _ in range(config.picks)]
+        self._tables: Tensor  # int64 [looks]: which table each look is looked up in
+        self.register_buffer("_tables", torch.tensor([*range(config.recent), *recalled_by]), persistent=False)
         self.place = nn.Parameter(torch.zeros(*config.code_shape, width))
         self.acts = nn.Embedding(config.recent * known_actions, 64)
         self.told = nn.Linear(config.recalls * 64, 64)
@@ -188,11 +191,8 @@ class Dynamics(nn.Module):
         recent = recent.expand(len(codes), -1, -1)  # [B, T, recent]
         frames = torch.cat([recent, recalled.flatten(2)], 2)  # [B, T, looks]
         weight = torch.cat([torch.ones_like(recent, dtype=shares.dtype), shares.flatten(2)], 2)
-        tables = torch.arange(config.recent + config.recalls, device=device)
-        repeats = torch.tensor([1] * config.recent + [config.picks] * config.recalls, device=device)
-        tables = tables.repeat_interleave(repeats)  # [looks]
         views = codes[torch.arange(len(codes), device=device)[:, None, None], frames]  # [B, T, looks, h, w]
-        rows = rearrange(views + config.num_codes * tables[:, None, None], "b t l h w -> (b t h w) l")
+        rows = rearrange(views + config.num_codes * self._tables[:, None, None], "b t l h w -> (b t h w) l")
         weight = weight.flatten(0, 1).repeat_interleave(self.place[..., 0].numel(), 0).to(self.embed.weight.dtype)
         looked = F.embedding_bag(rows, self.embed.weight, mode="sum", per_sample_weights=weight)  # [B*T*h*w, C]
         return (looked.view(-1, *self.place.shape) + self.place).permute(0, 3, 1, 2)  # channels last in memory

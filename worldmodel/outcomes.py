@@ -33,13 +33,7 @@ class OutcomeDataset(WindowDataset):
         self._rare = np.flatnonzero(rare)
         shown = np.full(len(rare), (1 - OFTEN if len(self._rare) else 1) / len(rare))
         shown[rare] += OFTEN / max(len(self._rare), 1)
-        self._weight = torch.from_numpy((1 / len(rare) / shown).astype(np.float32))
-        self._last_steps = np.cumsum(store.lengths)
-
-    def __getitem__(self, index: int) -> Batch:
-        episode, start = self.locate(index)
-        step = int(self._first_step[episode]) + start
-        return {**super().__getitem__(index), "weight": self._weight[step : step + 1]}
+        self._steps["weight"] = torch.from_numpy((1 / len(rare) / shown).astype(np.float32))
 
     def locate(self, index: int) -> tuple[int, int]:
         """(episode, step) of item `index`."""
@@ -48,7 +42,7 @@ class OutcomeDataset(WindowDataset):
         if not len(self._rare) or rng.random() >= OFTEN:
             return any_step
         step = int(rng.choice(self._rare))
-        episode = int(np.searchsorted(self._last_steps, step, side="right"))
+        episode = int(np.searchsorted(self._first_step, step, side="right")) - 1
         return episode, step - int(self._first_step[episode])
 
 

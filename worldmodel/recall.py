@@ -16,7 +16,10 @@ class Recall(nn.Module):
     def __init__(self, n_actions: int, ages: range, heads: int, picks: int, *, width: int = 64) -> None:
         """`ages`: how many steps before the frame to come the frames were seen that may be recalled."""
         super().__init__()
-        self.n_actions, self.ages, self.heads, self.picks = n_actions, ages, heads, picks
+        self.n_actions, self.heads, self.picks = n_actions, heads, picks
+        self.oldest = ages[-1]
+        self._ages: Tensor  # int64 [P]
+        self.register_buffer("_ages", torch.tensor(ages), persistent=False)
         self.count = nn.Linear(n_actions, width)
         self.age = nn.Parameter(torch.zeros(len(ages), width))
         self.mix = nn.Linear(width, width)
@@ -33,8 +36,8 @@ class Recall(nn.Module):
             shape, at most one in sum over the picks; and what that tells of where they are, float [B, T-A+1, heads, C].
         """
         taken = F.pad(F.one_hot(actions, self.n_actions).cumsum(1), (0, 0, 1, 0))  # [B, T+1, A]
-        now = torch.arange(self.ages[-1], taken.shape[1], device=actions.device)  # [T'] frames to come
-        earlier = now[:, None] - torch.tensor(self.ages, device=actions.device)  # [T', P]
+        now = torch.arange(self.oldest, taken.shape[1], device=actions.device)  # [T'] frames to come
+        earlier = now[:, None] - self._ages  # [T', P]
         since = (taken[:, now, None] - taken[:, earlier]).to(self.age.dtype)  # [B, T', P, A]
         where = F.relu(self.mix(F.relu(self.count(since) + self.age)))  # [B, T', P, C]
         scores, picked = self.score(where).transpose(2, 3).topk(self.picks)  # [B, T', heads, picks]

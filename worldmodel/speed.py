@@ -27,15 +27,25 @@ class Stage:
 def measure_speed(world: WorldModel, batch: int, *, seconds: float = 5.0) -> Result:
     """Steps a second over all rows with every frame drawn, random actions, after a warm-up of three steps."""
     state, rngs, choose = some_state(world, batch), generators(0, batch), np.random.default_rng(0)
+
+    def step() -> None:
+        nonlocal state
+        actions = torch.from_numpy(choose.integers(world.n_actions, size=batch)).to(state.codes.device)
+        state = world.step(state, actions, rngs=rngs).state
+        world.render(state).cpu()
+
+    return {"batch": batch, "steps_per_second": batch * calls_per_second(step, seconds)}
+
+
+def calls_per_second(call: Callable[[], object], seconds: float) -> float:
+    """How often `call` can be made, in `seconds` and at least five times, after a warm-up of three calls."""
     done, began = -3, 0.0
     while done < 5 or time.perf_counter() - began < seconds:
         if done == 0:
             began = time.perf_counter()
-        actions = torch.from_numpy(choose.integers(world.n_actions, size=batch)).to(state.codes.device)
-        state = world.step(state, actions, rngs=rngs).state
-        world.render(state).cpu()
+        call()
         done += 1
-    return {"batch": batch, "steps_per_second": batch * done / (time.perf_counter() - began)}
+    return done / (time.perf_counter() - began)
 
 
 def some_state(world: WorldModel, batch: int) -> WorldState:
@@ -112,6 +122,7 @@ def precision_cost(exact: WorldModel, fast: WorldModel) -> float:
     assert exact.contexts is not None
     total = 0.0
     for codes, actions in zip(exact.contexts.codes.split(2), exact.contexts.actions.split(2), strict=True):
-        p, q = (w.dynamics(codes, actions).logits.float().log_softmax(-1) for w in (exact, fast))
+        logits = (w.dynamics.code_logits(codes, actions, codes, given=1) for w in (exact, fast))
+        p, q = (each.float().log_softmax(-1) for each in logits)
         total += float((p.exp() * (p - q)).sum(-1).mean()) * len(codes)
     return total / len(exact.contexts) / math.log(2)

@@ -47,7 +47,7 @@ class WorldModel(nn.Module):
         self.dynamics = Dynamics(config.dynamics)
         self.contexts = contexts
         self.n_actions = config.dynamics.n_actions
-        self.no_action = self.n_actions  # the action id that says "none given"
+        self.no_action = self.dynamics.no_action  # the action id that says "none given"
         self.action_meanings = list(config.action_meanings)
         self.frame_shape = (*config.video.frame_size, 3)
         self.code_shape = config.video.code_shape
