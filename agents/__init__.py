@@ -1,1 +1,1 @@
-"""Learners in real and imagined worlds."""
+"""Learners in the worlds of `envs`: their policies, how they are trained, and what they earn. Needs the extra `[agents]`."""

@@ -29,6 +29,7 @@ SCENARIOS = (
     "take_cover",
 )
 TICS_PER_SECOND = 35
+TIME_LIMIT = 2100  # tics, of scenarios that have none: as in Ha & Schmidhuber's "World Models" (2018)
 
 
 class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
@@ -38,13 +39,13 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
     one at a time, after "noop"; `get_action_meanings()` names them ("forward", "turn left", ...). One step holds the
     button for `frame_skip` of the game's 35 tics a second, and its reward is the sum over those tics.
 
-    A scenario's time limit truncates; death or success terminates. The game has no screen after its end, so the last
+    A scenario's time limit (2,100 tics where it has none) truncates; death or success terminates. The game has no screen after its end, so the last
     observation repeats the one before. The same seed plays the same game.
 
     Raises `UserError` when ViZDoom is missing, the scenario is unknown, or a size is not positive.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "unit": "reward"}
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         frame_skip: int = 4,
         render_mode: str | None = None,
     ) -> None:
+        scenario = scenario.replace("-", "_")
         if scenario not in SCENARIOS:
             raise UserError(f"there is no Doom scenario {scenario!r}; choose one of {', '.join(SCENARIOS)}.")
         if min(height, width, frame_skip) < 1:
@@ -63,6 +65,8 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self.frame_skip = frame_skip
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": TICS_PER_SECOND / frame_skip}
+        if scenario == "take_cover":
+            self.metadata["unit"] = "tics"  # survived: one reward each
         self._size = (width, height)
 
         self._game = vizdoom.DoomGame()
@@ -72,6 +76,7 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self._game.set_screen_format(vizdoom.ScreenFormat.RGB24)
         self._game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
         self._game.set_window_visible(False)
+        self._game.set_episode_timeout(self._game.get_episode_timeout() or TIME_LIMIT)
         self._watchdog = _start(self._game, Path(vizdoom.scenarios_path).parent)
 
         self._buttons = np.eye(len(buttons) + 1, dtype=int)[:, 1:].tolist()  # row 0 presses nothing

@@ -9,7 +9,7 @@ Row i of `envs.reset(seed=s)` dreams what `env.reset(seed=s + i)` does. All rows
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
@@ -25,7 +25,7 @@ from worldmodel.errors import UserError
 from worldmodel.state import WorldState
 from worldmodel.world import WorldModel, check_temperature
 
-Obs = Literal["pixels", "latents"]
+Obs = Literal["pixels", "latents", "history"]
 
 
 @dataclass
@@ -41,9 +41,11 @@ class Dream:
 class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
     """N dreams, stepped together.
 
-    Observations are pixels, uint8 [N, H, W, 3], or latents, int64 [N, h, w] in [0, num_codes); with latents nothing is
-    ever drawn. Latents are a `Box`, not a `MultiDiscrete`: Stable-Baselines3 cannot store the latter with two axes, and
-    would turn a flat one into one-hot vectors of h*w*num_codes. They are names, not amounts: embed them.
+    Observations are pixels, uint8 [N, H, W, 3]; latents, int64 [N, h, w] in [0, num_codes); or a history, the latents
+    of the newest frames that the prior itself looks at, int64 [N, recent, h, w] with the newest last: what moves shows
+    in it. With the last two nothing is ever drawn. Latents are a `Box`, not a `MultiDiscrete`: Stable-Baselines3 cannot
+    store the latter with two axes, and would turn a flat one into one-hot vectors of h*w*num_codes. They are names, not
+    amounts: embed them.
 
     A reset starts each row somewhere in the model's context bank, or with `options={"frames": uint8 [N, T, H, W, 3],
     "actions": int64 [N, T-1]}` after those frames; without "actions" the model is not told any. With `"reset_mask"`,
@@ -56,7 +58,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
     Args:
         model: a bundled model's name, a folder, a Hub id, or a `WorldModel`.
         num_envs: the number of dreams, N.
-        obs: "pixels" or "latents".
+        obs: "pixels", "latents" or "history".
         horizon: steps after which a dream is truncated.
         temperature: below 1 likelier frames, above 1 less likely ones.
         device, dtype: where and how precisely to run a model that is loaded here; a `WorldModel` stays as it is.
@@ -81,8 +83,6 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
-        if obs not in ("pixels", "latents"):
-            raise UserError(f'Observations are "pixels" or "latents", not {obs!r}.')
         if num_envs < 1 or horizon < 1:
             raise UserError(f"Dreams need num_envs and horizon of 1 or more, not {num_envs} and {horizon}.")
         check_temperature(temperature)
@@ -96,15 +96,14 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "render_fps": world.fps}
 
-        pixels = spaces.Box(0, 255, world.frame_shape, np.uint8)
-        latents = spaces.Box(0, world.num_codes - 1, world.code_shape, np.int64)
-        self.single_observation_space = pixels if obs == "pixels" else latents
+        self.single_observation_space = observation_space(world, obs)
         self.single_action_space = spaces.Discrete(world.n_actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
         self._all = np.ones(num_envs, np.bool_)
         self._device = next(world.parameters()).device
+        self._recent = world.config.dynamics.recent
         blank = torch.zeros(num_envs, 1, *world.code_shape, dtype=torch.int64, device=self._device)
         self._dream = Dream(
             world=world.observe_codes(blank, blank.new_zeros(num_envs, 0)),
@@ -251,7 +250,10 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
             self._dream.world = state  # which nobody else holds
         else:
             self._dream.world[rows] = state
-        self._obs[rows] = _array(self.world.render(state) if self.obs == "pixels" else state.codes[:, -1])
+        if self.obs == "pixels":
+            self._obs[rows] = _array(self.world.render(state))
+        else:
+            self._obs[rows] = _array(state.codes[:, -1] if self.obs == "latents" else state.codes[:, -self._recent :])
 
     def _final_info(self, log_probs: NDArray[np.float64], ended: NDArray[np.bool_]) -> dict[str, Any]:
         """What SAME_STEP tells of the frames that a reset replaces at once."""
@@ -344,6 +346,16 @@ class ImaginedEnv(gymnasium.Env[NDArray[Any], np.int64]):
     def _show(self) -> None:
         if self._window and (frames := self._row.render()):
             self._window.show(frames[0])
+
+
+def observation_space(world: WorldModel, obs: Obs) -> spaces.Box:
+    """What one dream of `world` shows a step. Raises `UserError` for observations that there are not."""
+    if obs not in get_args(Obs):
+        raise UserError(f'Observations are "pixels", "latents" or "history", not {obs!r}.')
+    if obs == "pixels":
+        return spaces.Box(0, 255, world.frame_shape, np.uint8)
+    frames = () if obs == "latents" else (world.config.dynamics.recent,)
+    return spaces.Box(0, world.num_codes - 1, frames + world.code_shape, np.int64)
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

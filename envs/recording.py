@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -20,7 +19,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from worldmodel.episodes import Episode, EpisodeStore, Provenance
-from worldmodel.errors import UserError, require
+from worldmodel.errors import UserError
 
 World = gymnasium.Env[NDArray[np.uint8], np.int64]
 Player = Callable[[NDArray[np.uint8]], int]  # a frame -> an action in [0, n_actions)
@@ -28,7 +27,6 @@ Policy = Callable[[np.random.Generator], Player]  # makes the player of one epis
 
 STICK = 0.75  # probability that the random player repeats its last action
 FORWARD = 0.25  # probability that a new action of the random player is "forward", before the uniform choice
-EXPLORE = 0.1  # share of random actions among a saved agent's: a world model should also see what it would not do
 DEFAULT_FPS = 30.0  # of worlds that do not tell
 
 
@@ -187,42 +185,6 @@ def sticky_random(meanings: Sequence[str], *, stick: float = STICK, forward: flo
             if action is None or rng.random() >= stick:
                 action = int(rng.choice(len(chances), p=chances))
             return action
-
-        return play
-
-    return policy
-
-
-def saved_agent(path: str | Path, world: World, *, explore: float = EXPLORE) -> Policy:
-    """A Stable-Baselines3 agent saved with `agent.save(path)`, playing `world`. Needs the extra `[agents]`.
-
-    It takes the action it likes best, or with probability `explore` any action. Its file holds pickled Python:
-    load only what you trust. Raises `UserError` when there is no agent in the file, or one for another world.
-    """
-    saving = require("stable_baselines3.common.save_util", "agents")
-    try:
-        data, parameters, _ = saving.load_from_zip_file(path, device="cpu")
-        agent = data["policy_class"](
-            data["observation_space"], data["action_space"], lambda _: 0.0, **data["policy_kwargs"]
-        )
-        agent.load_state_dict(parameters["policy"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} holds no agent saved by Stable-Baselines3: {error}.") from error
-    agent.set_training_mode(False)
-    assert isinstance(world.action_space, spaces.Discrete)
-    n, frame = int(world.action_space.n), np.zeros(world.observation_space.shape or (), np.uint8)
-    try:
-        agent.predict(frame)
-    except ValueError as error:
-        raise UserError(f"the agent in {path} was trained on other observations: {error}") from error
-    if agent.action_space != spaces.Discrete(n):
-        raise UserError(f"the agent in {path} takes actions {agent.action_space}, and this world has {n} actions.")
-
-    def policy(rng: np.random.Generator) -> Player:
-        def play(frame: NDArray[np.uint8]) -> int:
-            if rng.random() < explore:
-                return int(rng.integers(n))
-            return int(agent.predict(frame, deterministic=True)[0])
 
         return play
 

@@ -20,10 +20,9 @@ from envs.recording import (
     make_world,
     open_recording,
     record,
-    saved_agent,
     sticky_random,
 )
-from worldmodel.errors import UserError
+from worldmodel.errors import UserError, require
 
 
 @dataclass
@@ -42,8 +41,11 @@ class Args:
     """The environment's own settings: name=value ..."""
     max_steps: int | None = None
     """Truncate episodes after so many steps: needed where the environment has no end of its own."""
-    agent: Path | None = None
-    """A saved Stable-Baselines3 agent that plays. Without one, play is random and sticky."""
+    agent: str | None = None
+    """Who plays: a bundled agent's name, a folder, or a .zip that Stable-Baselines3 saved. Without one, play is random
+    and sticky."""
+    explore: float = 0.1
+    """Share of random actions among an agent's: a world model should also see what it would not do."""
     stick: float = STICK
     """Random play: probability to repeat the last action."""
     forward: float = FORWARD
@@ -54,8 +56,8 @@ def main(args: Args) -> None:
     """Record until the store holds `args.episodes` episodes. Interrupted, it says how to go on."""
     if args.episodes < 1 or args.num_envs < 1 or args.seed < 0 or (args.max_steps is not None and args.max_steps < 1):
         raise UserError("--episodes, --num-envs and --max-steps must be 1 or more, and --seed 0 or more.")
-    if not (0 <= args.stick <= 1 and 0 <= args.forward <= 1):
-        raise UserError("--stick and --forward are probabilities: give numbers from 0 to 1.")
+    if not all(0 <= chance <= 1 for chance in (args.stick, args.forward, args.explore)):
+        raise UserError("--stick, --forward and --explore are probabilities: give numbers from 0 to 1.")
     env_kwargs = parse_settings(args.env_kwargs)
     with closing(make_world(args.env_id, env_kwargs)) as world:
         policy, note = choose_policy(args, world)
@@ -92,7 +94,13 @@ def main(args: Args) -> None:
 def choose_policy(args: Args, world: World) -> tuple[Policy, str]:
     """Who plays, and a note on it for the store."""
     if args.agent is not None:
-        return saved_agent(args.agent, world), f"agent {args.agent.name}"
+        require("stable_baselines3", "agents")
+        from agents.actors import Exploring, in_real_world
+        from agents.agent import Agent
+
+        agent, meanings = Agent.load(args.agent), action_meanings(world)
+        agent.check_fits(world.observation_space.shape or (), meanings)
+        return in_real_world(Exploring(agent, len(meanings), args.explore)), f"agent {Path(args.agent).name}"
     policy = sticky_random(action_meanings(world), stick=args.stick, forward=args.forward)
     return policy, f"sticky random, stick {args.stick}, forward {args.forward}"
 

@@ -1,144 +1,140 @@
-"""`worldmodel evaluate`: measure a model on held-out episodes."""
+"""`worldmodel evaluate`: what an agent earns, in a real world or in dreams."""
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Any
 
 import torch
+import tyro
+from torch import Tensor
 
-from envs.dmlab_fruit import FRUIT
+from agents.actors import Actor, ConstantActor, RandomActor
+from agents.agent import Agent
+from agents.evaluation import Outcome, Score, dream, outcome, play
+from envs.recording import action_meanings, make_world
 from scripts.command import command_line
-from scripts.world_report import read_benchmarks, write_benchmarks
-from worldmodel.dream_evaluation import (
-    CONTEXT,
-    HORIZON,
-    evaluate_long_dream,
-    evaluate_outcomes,
-    evaluate_rollouts,
-)
-from worldmodel.episodes import EpisodeStore
-from worldmodel.errors import UserError, require
-from worldmodel.evaluation import Masks, Result, check_store, coded_episodes, evaluate_prior, evaluate_tokenizer
-from worldmodel.probe import Foresight, evaluate_sign
+from scripts.world_choice import WorldChoice
+from worldmodel.errors import UserError
+from worldmodel.files import write_text
+from worldmodel.pictures import write_film
 from worldmodel.progress import track
-from worldmodel.speed import measure_speed
-from worldmodel.world import WorldModel, model_name
+from worldmodel.state import generators
+from worldmodel.world import WorldModel
 
-Part = Literal["tokenizer", "prior", "sign", "rollouts", "outcomes", "long-dream", "speed"]
+GIVEN = 6  # frames of a real episode that its dream is shown
 
 
 @dataclass
 class Args:
-    """Measure a model on held-out episodes: OUT/world.json for programs and OUT/world.md for people.
+    """Play whole episodes and write OUT/evaluation.json: `episodes`, `mean`, `std`, `ci95`, `unit`, and each return.
 
-    Both hold every model measured so far with this OUT; measuring one again replaces what is measured anew.
+    In a real world, films of the best, the median and the worst episode come beside it. Where the agent has a model,
+    they show the real world on the left and on the right what the model dreams under the same actions.
     """
 
-    model: str
-    """The model: a bundled name, a folder, or a Hub id."""
-    store: str
-    """Held-out episodes."""
-    train_store: str
-    """The episodes that it was trained on: for the baselines and the probes."""
+    agent: str
+    """Who plays: a bundled agent's name, a folder, a .zip that Stable-Baselines3 saved, `random`, or `always:ACTION`
+    with the name of an action."""
     out: Path
     """Folder of the report."""
-    name: str | None = None
-    """What to call the model in the report; if not given, its own name, or RUN for a folder RUN/model."""
-    also: str | None = None
-    """More held-out episodes, for what is counted in rewards ("sign" and "outcomes") and therefore needs many."""
-    fruit: tuple[Literal["apples", "lemons"], ...] = ()
-    """DeepMind Lab: what fruit there is, to measure how well it is kept."""
-    parts: tuple[Part, ...] = get_args(Part)
-    """What to measure."""
-    long_dream_steps: int = 10_000
-    """Length of the long dream, 10 or more: its first and last tenths are compared."""
-
-
-class Evaluation:
-    """The parts by name; what several parts need is read once."""
-
-    def __init__(self, args: Args) -> None:
-        self.args = args
-        self.world = WorldModel.from_pretrained(args.model)
-        self.stores = [EpisodeStore.open(address) for address in (args.store, args.also) if address]
-        self.training = EpisodeStore.open(args.train_store)
-        self.masks: Masks = {name: FRUIT[name] for name in args.fruit}
-        for store in (*self.stores, self.training):
-            check_store(store, self.world)
-        if "rollouts" in args.parts and self.stores[0].lengths.max() + 1 < CONTEXT + HORIZON:
-            raise UserError(
-                f"No episode of {args.store} has {CONTEXT + HORIZON} frames: record longer ones, or leave rollouts "
-                "out of --parts."
-            )
-        self.episodes = coded_episodes(self.stores[0], self.world)
-
-    def tokenizer(self) -> Result:
-        return evaluate_tokenizer(self.world.video, self.episodes, self.masks)
-
-    def prior(self) -> Result:
-        return evaluate_prior(self.world, self.episodes, coded_episodes(self.training, self.world, limit=40))
-
-    def sign(self) -> Result | None:
-        """None where rewards have one sign only."""
-        rewards = self.training.flat("rewards")
-        if not (rewards > 0).any() or not (rewards < 0).any():
-            return None
-        training = Foresight.read(self.training, self.world.video)
-        heldout = Foresight.read(self.stores[0], self.world.video)
-        for store in self.stores[1:]:
-            heldout += Foresight.read(store, self.world.video, first_episode=len(self.stores[0]))
-        return evaluate_sign(training, heldout, self.world.video.quantizer.embedding.detach())
-
-    def rollouts(self) -> list[Result]:
-        """As likely as the prior says, and keeping to what it thinks likeliest, which PSNR rewards."""
-        return [evaluate_rollouts(self.world, self.episodes, self.masks, temperature=t) for t in (1.0, 0.5)]
-
-    def outcomes(self) -> Result:
-        more = [episode for store in self.stores[1:] for episode in coded_episodes(store, self.world)]
-        return evaluate_outcomes(self.world, self.episodes + more)
-
-    def long_dream(self) -> Result:
-        return evaluate_long_dream(self.world, self.episodes, steps=self.args.long_dream_steps)
-
-    def speed(self) -> Result:
-        measured = {}
-        for dtype in (torch.float32, torch.bfloat16):
-            world = WorldModel.from_pretrained(self.args.model, dtype=dtype)
-            measured[str(dtype).removeprefix("torch.")] = [measure_speed(world, batch) for batch in (1, 64)]
-        return {"threads": torch.get_num_threads(), "cores": os.cpu_count(), **measured}
+    episodes: int = 100
+    seed: int = 2_000_000
+    """Episode i is reset with the seed `seed + i`."""
+    worlds: int = 2
+    """How many copies of a real world are played at once."""
+    max_steps: int | None = None
+    """Truncate real episodes after so many steps: needed where the world has no end of its own."""
+    world: Annotated[WorldChoice, tyro.conf.arg(name="")] = field(default_factory=WorldChoice)
 
 
 def main(args: Args) -> None:
-    require("torchmetrics", "metrics")
-    if args.long_dream_steps < 10:
-        raise UserError(f"--long-dream-steps must be 10 or more, not {args.long_dream_steps}.")
-    models = read_benchmarks(args.out)
-    evaluation = Evaluation(args)
-    args.out.mkdir(parents=True, exist_ok=True)  # before the work, so that a folder that cannot be is known by now
-    measures: dict[str, Callable[[], Result | list[Result] | None]] = {
-        "tokenizer": evaluation.tokenizer,
-        "prior": evaluation.prior,
-        "sign": evaluation.sign,
-        "rollouts": evaluation.rollouts,
-        "outcomes": evaluation.outcomes,
-        "long-dream": evaluation.long_dream,
-        "speed": evaluation.speed,
+    if args.episodes < 1 or args.worlds < 1 or args.seed < 0 or (args.max_steps is not None and args.max_steps < 1):
+        raise UserError("--episodes, --worlds and --max-steps must be 1 or more, and --seed 0 or more.")
+    model = args.world.load()
+    seeds = list(range(args.seed, args.seed + args.episodes))
+    if args.world.imagined:
+        assert model is not None
+        actor = _actor(args.agent, model.frame_shape, model.action_meanings, model)
+        if isinstance(actor, Agent) is False:
+            actor.obs = "latents"  # nothing needs to be drawn for those who do not look
+        args.out.mkdir(parents=True, exist_ok=True)
+        outcomes = list(_dreams(args, actor, model, seeds))
+        _write(args, outcomes, unit="reward")
+        return
+    make = partial(make_world, args.world.env, args.world.settings())
+    world = make()
+    unit, fps = world.metadata.get("unit", "reward"), float(world.metadata.get("render_fps") or 30)
+    actor = _actor(args.agent, world.observation_space.shape or (), action_meanings(world), model)
+    world.close()
+    args.out.mkdir(parents=True, exist_ok=True)
+    episodes = play(actor, make, seeds, worlds=args.worlds, max_steps=args.max_steps)
+    outcomes = [outcome(episode) for episode in _watched(episodes, len(seeds))]
+    _write(args, outcomes, unit)
+    ranked = sorted(outcomes, key=lambda o: o.earned)
+    shown = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
+    replays = play(actor, make, [o.seed for o in shown.values()], worlds=args.worlds, max_steps=args.max_steps)
+    for name, episode in zip(shown, replays, strict=True):
+        frames = torch.from_numpy(episode.frames)
+        if actor.world is not None:
+            frames = _beside_its_dream(frames, torch.from_numpy(episode.actions), actor.world)
+        write_film(args.out / f"{name}.mp4", frames, fps)
+
+
+def _actor(name: str, frame_shape: tuple[int, ...], meanings: list[str], model: WorldModel | None) -> Actor:
+    """Who plays. Raises `UserError` for an agent that there is not, or of another world."""
+    if name == "random":
+        return RandomActor(len(meanings))
+    kind, colon, action = name.partition(":")
+    if colon and kind == "always":
+        if action not in meanings:
+            raise UserError(f"There is no action {action!r} here; the actions are {', '.join(meanings)}.")
+        return ConstantActor(meanings.index(action))
+    agent = Agent.load(name, world=model)
+    agent.check_fits(frame_shape, meanings)
+    return agent
+
+
+def _dreams(args: Args, actor: Actor, model: WorldModel, seeds: list[int]) -> Iterator[Outcome]:
+    """Sixty-four at once."""
+    batches = [seeds[i : i + 64] for i in range(0, len(seeds), 64)]
+    for batch in track(batches, "Dreaming"):
+        yield from dream(actor, model, batch, horizon=args.world.horizon, temperature=args.world.temperature)
+
+
+def _watched(episodes: Iterator[Any], n: int) -> Iterator[Any]:
+    for _ in track(range(n), "Playing"):
+        yield next(episodes)
+
+
+def _write(args: Args, outcomes: list[Outcome], unit: str) -> None:
+    score = Score.of(outcomes)
+    report = {
+        **asdict(score),
+        "unit": unit,
+        "agent": args.agent,
+        "env": args.world.env,
+        "settings": args.world.settings(),
+        "model": args.world.model,
+        "command": command_line("evaluate", args),
+        "returns": [o.earned for o in outcomes],
+        "steps": [o.steps for o in outcomes],
+        "seed": args.seed,
     }
-    name = args.name or model_name(args.model)
-    about = {
-        "parameters": sum(p.numel() for p in evaluation.world.parameters()),
-        "episodes": len(evaluation.episodes),
-        "world": evaluation.stores[0].provenance["env_id"],
-        "env_kwargs": evaluation.stores[0].provenance.get("env_kwargs", {}),
-    }
-    for part in track(args.parts, "Measuring"):
-        entry = models.get(name, {})
-        commands = {
-            **entry.get("commands", {}),
-            part: command_line("evaluate", args),
-        }  # parts may be measured with other settings
-        models[name] = {**entry, **about, part: measures[part](), "commands": commands}
-        write_benchmarks(args.out, models)  # after each part: an interruption loses one
-    print(f"The report is in {args.out / 'world.md'} and {args.out / 'world.json'}.")
+    write_text(args.out / "evaluation.json", json.dumps(report, indent=1) + "\n")
+    low, high = score.ci95
+    print(
+        f"{args.agent}: {score.mean:.1f} {unit} an episode (95% interval {low:.1f} to {high:.1f}, spread "
+        f"{score.std:.1f}, {score.episodes} episodes). The report is in {args.out / 'evaluation.json'}."
+    )
+
+
+def _beside_its_dream(frames: Tensor, actions: Tensor, world: WorldModel) -> Tensor:
+    """The real frames, uint8 [T+1, H, W, 3], and beside them what is dreamed after the first few of them."""
+    given = min(GIVEN, len(frames) - 1)
+    state = world.observe(frames[None, :given], actions[None, : given - 1])
+    rollout = world.imagine(state, actions[None, given - 1 :], rngs=generators(0, 1))
+    dreamed = torch.cat([frames[:given], rollout.frames()[0]])
+    return torch.cat([frames, dreamed], 2)

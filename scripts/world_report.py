@@ -1,4 +1,4 @@
-"""The report of `worldmodel evaluate`: world.json holds all that was measured, world.md shows it to people."""
+"""The report of `worldmodel measure`: world.json holds all that was measured, world.md shows it to people."""
 
 import json
 import math

@@ -60,7 +60,7 @@ def one_sentence(text: str) -> bool:
         ("import", "no-such-folder", "--store", "store"),
         ("collect", "worldmodel/NoSuchWorld-v0", "--store", "store", "--episodes", "1"),
         ("imagine", "--model", "no-such-model"),
-        ("evaluate", "--model", "no-such-model", "--store", "one", "--train-store", "other", "--out", "report"),
+        ("measure", "--model", "no-such-model", "--store", "one", "--train-store", "other", "--out", "report"),
     ],
     ids=lambda args: args[0],
 )

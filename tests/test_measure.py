@@ -1,4 +1,4 @@
-"""What `worldmodel evaluate` measures is what it says: checked where the answer is known."""
+"""What `worldmodel measure` measures is what it says: checked where the answer is known."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from made_episodes import PROVENANCE, make_episode
 from tiny_world import CODE_SHAPE, FRAME_SHAPE, N_ACTIONS, N_CODES, tiny_world
 from torch import Tensor
 
-from scripts import evaluate
+from scripts import measure
 from worldmodel import dream_evaluation
 from worldmodel.dream_evaluation import (
     Start,
@@ -248,37 +248,37 @@ def test_foresight_looks_at_the_next_reward_that_is_not_zero(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def args(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> evaluate.Args:
+def args(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> measure.Args:
     """A model and its stores, to be measured in a moment."""
-    monkeypatch.setattr(evaluate, "measure_speed", partial(measure_speed, seconds=0))
+    monkeypatch.setattr(measure, "measure_speed", partial(measure_speed, seconds=0))
     monkeypatch.chdir(tmp_path)
     make_store(tmp_path / "heldout", [60, 45])
     make_store(tmp_path / "training", [40] * 6)
     tiny_world().float().save_pretrained("maze")
-    return evaluate.Args("maze", "heldout", "training", Path("report"), fruit=("apples",), long_dream_steps=20)
+    return measure.Args("maze", "heldout", "training", Path("report"), fruit=("apples",), long_dream_steps=20)
 
 
-def test_the_command_reports_for_programs_and_for_people(args: evaluate.Args) -> None:
-    evaluate.main(args)
+def test_the_command_reports_for_programs_and_for_people(args: measure.Args) -> None:
+    measure.main(args)
     report = json.loads(Path("report/world.json").read_text(), parse_constant=pytest.fail)
     assert set(args.parts) <= set(report["maze"])
     page = Path("report/world.md").read_text()
-    assert "worldmodel evaluate --model maze --store heldout --train-store training" in page
+    assert "worldmodel measure --model maze --store heldout --train-store training" in page
     # Another model's measures stand beside the first one's; measuring one part again leaves the others.
-    evaluate.main(dataclasses.replace(args, name="other", parts=("prior",)))
-    evaluate.main(dataclasses.replace(args, parts=("prior",)))
+    measure.main(dataclasses.replace(args, name="other", parts=("prior",)))
+    measure.main(dataclasses.replace(args, parts=("prior",)))
     both = json.loads(Path("report/world.json").read_text())
     assert {part: both["maze"][part] for part in args.parts} == {part: report["maze"][part] for part in args.parts}
     assert both["other"]["prior"] == both["maze"]["prior"]
     assert "sign" not in both["other"]
 
 
-def test_each_part_keeps_the_command_that_measured_it(args: evaluate.Args) -> None:
+def test_each_part_keeps_the_command_that_measured_it(args: measure.Args) -> None:
     brief = dataclasses.replace(args, parts=("tokenizer", "prior"))
-    evaluate.main(brief)
-    evaluate.main(dataclasses.replace(brief, parts=("prior",), also="training", name="maze"))
+    measure.main(brief)
+    measure.main(dataclasses.replace(brief, parts=("prior",), also="training", name="maze"))
     (commands,) = (model["commands"] for model in json.loads(Path("report/world.json").read_text()).values())
-    given = "worldmodel evaluate --model maze --store heldout --train-store training --out report"
+    given = "worldmodel measure --model maze --store heldout --train-store training --out report"
     rest = "--long-dream-steps 20"
     assert commands == {
         "tokenizer": f"{given} --fruit apples --parts tokenizer prior {rest}",
@@ -288,26 +288,26 @@ def test_each_part_keeps_the_command_that_measured_it(args: evaluate.Args) -> No
     assert all(command in page for command in commands.values())
 
 
-def test_a_model_in_the_folder_of_a_run_is_called_as_the_run(args: evaluate.Args) -> None:
+def test_a_model_in_the_folder_of_a_run_is_called_as_the_run(args: measure.Args) -> None:
     tiny_world().float().save_pretrained("runs/small/model")
-    evaluate.main(dataclasses.replace(args, model="runs/small/model", parts=("prior",)))
+    measure.main(dataclasses.replace(args, model="runs/small/model", parts=("prior",)))
     assert set(json.loads(Path("report/world.json").read_text())) == {"small"}
 
 
-def test_what_cannot_be_measured_is_a_dash_and_the_report_goes_on(args: evaluate.Args) -> None:
+def test_what_cannot_be_measured_is_a_dash_and_the_report_goes_on(args: measure.Args) -> None:
     """Frames that never change make perfect stills, and without rewards there is nothing to tell apart."""
     store = make_store(Path("still"), [])
     episode = make_episode(60, 0, FRAME_SHAPE)
     store.append(dataclasses.replace(episode, frames=np.zeros_like(episode.frames), rewards=np.zeros(60)))
     still = dataclasses.replace(args, store="still", parts=("rollouts", "outcomes"))
     for _ in range(2):  # the second run reads what the first one wrote
-        evaluate.main(still)
+        measure.main(still)
     report = json.loads(Path("report/world.json").read_text(), parse_constant=pytest.fail)
     assert report["maze"]["rollouts"][0]["psnr_still"] == pytest.approx([PERFECT] * 20)
     assert "–" in Path("report/world.md").read_text()
 
 
-def test_mistakes_are_named_before_anything_is_measured(args: evaluate.Args) -> None:
+def test_mistakes_are_named_before_anything_is_measured(args: measure.Args) -> None:
     make_store(Path("other-size"), [40], (28, 28, 3))
     make_store(Path("short"), [20])
     make_store(Path("empty"), [])
@@ -323,6 +323,6 @@ def test_mistakes_are_named_before_anything_is_measured(args: evaluate.Args) -> 
         ({"out": Path("else")}, "not a report"),
     ]:
         with pytest.raises(UserError, match=words):
-            evaluate.main(dataclasses.replace(args, **wrong))  # type: ignore[arg-type]
+            measure.main(dataclasses.replace(args, **wrong))  # type: ignore[arg-type]
     assert not Path("report").exists()
     assert Path("else/world.json").read_text() == "[1, 2]"

@@ -1,0 +1,160 @@
+"""A trained agent: a policy, what it sees, and how both are kept on disk."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self, get_args
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.save_util import load_from_zip_file
+
+from agents.actors import Rngs
+from agents.policies import make_policy
+from envs.imagined import Obs
+from worldmodel.errors import UserError
+from worldmodel.files import read_tensors, write_tensors, write_text
+from worldmodel.world import WorldModel
+
+BUNDLED = Path(__file__).parent / "pretrained"
+SAME_FEATURES = ("pi_", "vf_")  # prefixes under which a policy's state names its one features extractor twice more
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """What a folder of weights needs to become an agent again."""
+
+    obs: Obs
+    observation_shape: tuple[int, ...]
+    """Of one observation."""
+    num_codes: int
+    """Latents are below this; 256 for pixels."""
+    action_meanings: tuple[str, ...]
+    model: str | None = None
+    """The world model in whose latents it sees: a bundled name, a folder, or a Hub id. None for pixels."""
+    codebook: str | None = None
+    """Fingerprint of that model's codebook: latents of another one would be another language."""
+
+
+class Agent:
+    """An `Actor` that takes the action that its policy likes best.
+
+    `agent.act(observations, rngs)`: observations [N, ...] of the kind `agent.obs` -> actions, int64 [N].
+    """
+
+    def __init__(self, config: AgentConfig, policy: ActorCriticPolicy, world: WorldModel | None = None) -> None:
+        if world is not None and fingerprint(world) != config.codebook:
+            raise UserError(
+                "The agent sees the latents of another tokenizer than this model's; take the model it was trained in"
+                + (f", {config.model}." if config.model else ".")
+            )
+        self.config, self.policy, self.world = config, policy, world
+        self.obs: Obs = config.obs
+        policy.set_training_mode(False)
+
+    def act(self, observations: NDArray[Any], rngs: Rngs) -> NDArray[np.int64]:
+        return np.asarray(self.policy.predict(observations, deterministic=True)[0])
+
+    def check_fits(self, frame_shape: tuple[int, ...], action_meanings: list[str]) -> None:
+        """Raise `UserError` unless it can play a world of such frames and actions."""
+        seen = self.world.frame_shape if self.world else self.config.observation_shape
+        if tuple(seen) != tuple(frame_shape):
+            raise UserError(f"The agent was trained on frames {list(seen)}, and this world shows {list(frame_shape)}.")
+        ours, theirs = list(self.config.action_meanings), action_meanings
+        if ours != theirs and (len(ours) != len(theirs) or ours != list(map(str, range(len(ours))))):
+            raise UserError(
+                f"The agent takes {len(ours)} actions ({', '.join(ours)}), and this world has {len(theirs)} "
+                f"({', '.join(theirs)})."
+            )
+
+    def save(self, folder: str | Path, *, card: str = "") -> None:
+        """Write `config.json`, `policy.safetensors` and `card` as `README.md`; an agent that is there is replaced.
+
+        Raises `UserError` where something else is.
+        """
+        folder = Path(folder).resolve()
+        if folder.exists() and not (folder / "policy.safetensors").exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} holds something that is not an agent: save it elsewhere.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
+            weights = {
+                k: v
+                for k, v in self.policy.state_dict().items()
+                if not k.startswith(tuple(f"{p}features" for p in SAME_FEATURES))
+            }
+            write_tensors(new / "policy.safetensors", weights)
+            write_text(new / "config.json", json.dumps(asdict(self.config), indent=2) + "\n")
+            write_text(new / "README.md", card)
+            if folder.exists():
+                shutil.move(folder, Path(temporary) / "old")
+            new.rename(folder)
+
+    @classmethod
+    def load(cls, name: str | Path, *, world: WorldModel | None = None) -> Self:
+        """A bundled agent by its name, or a folder that `save` wrote; `.zip` files are read by `from_zip`.
+
+        It sees through `world`, or else through the model that it was trained in, which is loaded.
+        Raises `UserError` when there is no such agent, its files are damaged, or `world` is not its own.
+        """
+        if Path(name).suffix == ".zip":
+            return cls.from_zip(name)
+        folder = next((f for f in (BUNDLED / name, Path(name)) if (f / "config.json").is_file()), None)
+        if folder is None:
+            bundled = ", ".join(sorted(path.name for path in BUNDLED.glob("*/"))) or "none"
+            raise UserError(f"There is no agent {name}: it is neither bundled ({bundled}) nor a folder that holds one.")
+        try:
+            raw = json.loads((folder / "config.json").read_text())
+            config = AgentConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+            policy = make_policy(_sb3_space(config), spaces.Discrete(len(config.action_meanings)))
+            weights = read_tensors(folder / "policy.safetensors")
+            features = {k: v for k, v in weights.items() if k.startswith("features_extractor")}
+            weights |= {f"{prefix}{k}": v for prefix in SAME_FEATURES for k, v in features.items()}
+            policy.load_state_dict(weights)
+        except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise UserError(f"The agent in {folder} is damaged or of another version: {error}.") from error
+        if world is None and config.model is not None:
+            world = WorldModel.from_pretrained(config.model)
+        return cls(config, policy, world if config.obs != "pixels" else None)
+
+    @classmethod
+    def from_zip(cls, path: str | Path) -> Self:
+        """An agent of pixels that Stable-Baselines3 saved with `algorithm.save(path)`.
+
+        Its file holds pickled Python: load only what you trust. Raises `UserError` when there is no such agent in it.
+        """
+        try:
+            data, parameters, _ = load_from_zip_file(path, device="cpu")
+            assert data is not None
+            policy = data["policy_class"](
+                data["observation_space"], data["action_space"], lambda _: 0.0, **data["policy_kwargs"]
+            )
+            policy.load_state_dict(parameters["policy"])
+            shape, n = data["observation_space"].shape, int(data["action_space"].n)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+            raise UserError(f"{path} holds no agent saved by Stable-Baselines3: {error}.") from error
+        if len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
+            shape = (*shape[1:], shape[0])  # it saw images with their channels moved to the front
+        return cls(AgentConfig("pixels", shape, 256, tuple(map(str, range(n)))), policy)
+
+
+def fingerprint(world: WorldModel) -> str:
+    """A short name for a tokenizer's codebook, the same in any precision that holds the bundled weights."""
+    codebook = world.video.quantizer.embedding.detach().bfloat16().float().cpu().numpy()
+    return hashlib.sha256(codebook.tobytes()).hexdigest()[:16]
+
+
+def _sb3_space(config: AgentConfig) -> spaces.Box:
+    """What its policy sees, as Stable-Baselines3 has it: images have channels first."""
+    if config.obs not in get_args(Obs):
+        raise ValueError(f"there are no observations {config.obs!r}")
+    if config.obs == "pixels":
+        height, width, channels = config.observation_shape
+        return spaces.Box(0, 255, (channels, height, width), np.uint8)
+    return spaces.Box(0, config.num_codes - 1, config.observation_shape, np.int64)

@@ -1,0 +1,126 @@
+"""From Gymnasium's vector environments to Stable-Baselines3's: the same worlds, as its learners expect them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from worldmodel.errors import UserError
+
+
+class SB3VecEnv(VecEnv):
+    """Any Gymnasium `VectorEnv` that resets in the step in which a row ends, as a Stable-Baselines3 `VecEnv`.
+
+        envs = gymnasium.make_vec("envs:worldmodel/Imagined-v0", num_envs=64, model="doom-take-cover",
+                                  obs="history", autoreset_mode="SameStep")
+        PPO("MlpPolicy", SB3VecEnv(envs))
+
+    A row that ended has its last observation in `infos[i]["terminal_observation"]`; `infos[i]["TimeLimit.truncated"]`
+    says whether it was cut short (then a learner counts on what that observation would still have brought) or was over.
+
+    Attributes and methods of native vector environments belong to all rows alike: `get_attr` gives each row the same
+    one, and `env_method` calls once. Those of a `SyncVectorEnv` or `AsyncVectorEnv` belong to each row's environment.
+
+    Raises `UserError` for another autoreset mode.
+    """
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+        mode = envs.metadata.get("autoreset_mode")
+        if mode != AutoresetMode.SAME_STEP:
+            raise UserError(
+                f'Make the environments with autoreset_mode="SameStep", not {getattr(mode, "value", mode)!r}.'
+            )
+        self.envs = envs
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+    def reset(self) -> Any:
+        options = self._options[0]
+        if any(other != options for other in self._options):
+            raise UserError("All rows of these environments are reset with the same options.")
+        observations, infos = self.envs.reset(seed=list(self._seeds), options=options or None)
+        self.reset_infos = rows_of(infos, self.num_envs)
+        self._reset_seeds()
+        self._reset_options()
+        return observations
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, terminated, truncated, infos = self.envs.step(self._actions)
+        dones = terminated | truncated
+        rows = rows_of(infos, self.num_envs)
+        for i in np.flatnonzero(dones):
+            # What a learner is told of the step is what ended there; what the reset brought is told apart.
+            last, final = rows[i].pop("final_obs"), rows[i].pop("final_info", {})
+            self.reset_infos[i] = rows[i]
+            rows[i] = {**final, "terminal_observation": last}
+        for i, info in enumerate(rows):
+            info["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
+        return observations, np.asarray(rewards, np.float32), dones, rows
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        per_row = getattr(self.envs, "get_attr", None)
+        values: Sequence[Any] = per_row(attr_name) if per_row else [getattr(self.envs, attr_name)] * self.num_envs
+        return [values[i] for i in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        rows, per_row = list(self._get_indices(indices)), getattr(self.envs, "set_attr", None)
+        if per_row:
+            values = self.get_attr(attr_name)
+            for i in rows:
+                values[i] = value
+            per_row(attr_name, values)
+        elif len(rows) == self.num_envs:
+            setattr(self.envs, attr_name, value)
+        else:
+            raise UserError(f"The rows of these environments share {attr_name!r}: set it for all.")
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        rows, per_row = self._get_indices(indices), getattr(self.envs, "call", None)
+        if per_row:
+            results = per_row(method_name, *method_args, **method_kwargs)
+        else:
+            results = [getattr(self.envs, method_name)(*method_args, **method_kwargs)] * self.num_envs
+        return [results[i] for i in rows]
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
+        rows = self._get_indices(indices)
+        envs = getattr(self.envs.unwrapped, "envs", None)  # of a SyncVectorEnv
+        return [envs is not None and _is_wrapped(envs[i], wrapper_class) for i in rows]
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        return self.envs.render() or [None] * self.num_envs  # type: ignore[return-value]
+
+
+def rows_of(infos: dict[str, Any], n: int) -> list[dict[str, Any]]:
+    """Gymnasium's infos of n rows, a dict of arrays with a mask "_key" beside each, as one dict a row."""
+    rows: list[dict[str, Any]] = [{} for _ in range(n)]
+    for key, values in infos.items():
+        if key.startswith("_") and key[1:] in infos:
+            continue
+        mask = infos.get(f"_{key}", np.ones(n, np.bool_))
+        split = rows_of(values, n) if isinstance(values, dict) else values
+        for i in np.flatnonzero(mask):
+            rows[i][key] = split[i]
+    return rows
+
+
+def _is_wrapped(env: Any, wrapper_class: type[Any]) -> bool:
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, wrapper_class):
+            return True
+        env = env.env
+    return False

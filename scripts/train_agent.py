@@ -1,0 +1,160 @@
+"""`worldmodel train-agent`: train an agent with PPO, in a dream or in a real world."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from stable_baselines3 import PPO
+from torch.utils.tensorboard import SummaryWriter
+
+from agents.agent import Agent, AgentConfig, fingerprint
+from agents.caution import SurprisePenalty
+from agents.evaluation import Outcome, Score, dream, outcome, play
+from agents.training import PPOConfig, train
+from envs.imagined import ImaginedVectorEnv, Obs
+from envs.recording import action_meanings, make_world
+from scripts.agent_figures import draw_learning
+from scripts.world_choice import WorldChoice, make_worlds
+from worldmodel.errors import UserError, require
+from worldmodel.files import write_text
+
+EVALUATION_SEED = 1_000_000  # that of the first episode of each evaluation, far from those of the training
+
+
+@dataclass
+class Args:
+    """Train an agent with Stable-Baselines3's PPO in dreams of a model (the default), or in a real world to compare.
+
+    Run the same command again to go on after an interruption; with more steps a finished training goes on, too.
+    """
+
+    out: Path
+    """Folder for checkpoints, TensorBoard logs, the evaluations on the way (progress.json, learning.png), the agent
+    itself (OUT/agent) and the one that dreams rated best (OUT/best)."""
+    world: Annotated[WorldChoice, tyro.conf.arg(name="")] = field(default_factory=WorldChoice)
+    ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
+    obs: Obs = "history"
+    """What the agent sees: "history" (the codes of the newest frames), "latents" (of the newest alone) or "pixels"."""
+    num_envs: int = 64
+    """How many dreams, or copies of the real world, are played at once."""
+    surprise_penalty: float = 0.0
+    """Dreams: taken from the reward for each bit a code of surprise above the usual."""
+    every: int = 100_000
+    """Steps between evaluations."""
+    dreams: int = 64
+    """Episodes of an evaluation in dreams of --model."""
+    real_env: str | None = None
+    """Evaluate in this real world, too (with the same --scenario, --level and --env-kwargs)."""
+    real_episodes: int = 20
+    """Episodes of an evaluation in the real world."""
+
+
+def main(args: Args) -> None:
+    if min(args.num_envs, args.every, args.dreams, args.real_episodes, args.ppo.steps) < 1:
+        raise UserError("--num-envs, --every, --dreams, --real-episodes and --steps must be 1 or more.")
+    require("matplotlib", "metrics")  # for the curves
+    training = _Training(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        learner = train(training.envs, args.ppo, args.out, every=args.every, evaluate=training.evaluate)
+    except KeyboardInterrupt:
+        print(f"Stopped. Run the same command to go on from the last checkpoint in {args.out}.")
+        raise
+    finally:
+        training.envs.close()
+    agent = training.agent(learner)
+    agent.save(args.out / "agent", card=training.card())
+    print(f"The agent is in {args.out / 'agent'}, the one that its evaluations rated best in {args.out / 'best'}.")
+
+
+class _Training:
+    """What the training needs besides PPO: its worlds, and what is done at each evaluation."""
+
+    def __init__(self, args: Args) -> None:
+        self.args, choice = args, args.world
+        self.model = choice.load(torch.bfloat16)
+        if args.obs != "pixels" and self.model is None:
+            raise UserError(f"--obs {args.obs} needs --model: in whose latents is it to see? Or choose --obs pixels.")
+        if choice.imagined:
+            assert self.model is not None
+            self.meanings = self.model.action_meanings
+            dreams: Any = ImaginedVectorEnv(
+                self.model,
+                args.num_envs,
+                obs=args.obs,
+                horizon=choice.horizon,
+                temperature=choice.temperature,
+                autoreset_mode="SameStep",
+            )
+            self.envs = SurprisePenalty(dreams, args.surprise_penalty) if args.surprise_penalty else dreams
+        else:
+            world = make_world(choice.env, choice.settings())
+            self.meanings = action_meanings(world)
+            world.close()
+            self.envs = make_worlds(choice.env, choice.settings(), args.num_envs, args.obs, self.model)
+        self.real_env = args.real_env if choice.imagined else choice.env
+        if self.real_env:
+            make_world(self.real_env, choice.settings()).close()
+        self.began = time.monotonic()
+
+    def agent(self, learner: PPO) -> Agent:
+        space = self.envs.single_observation_space
+        seen = self.model if self.args.obs != "pixels" else None
+        config = AgentConfig(
+            obs=self.args.obs,
+            observation_shape=tuple(space.shape or ()),
+            num_codes=int(space.high.max()) + 1,  # type: ignore[attr-defined]
+            action_meanings=tuple(self.meanings),
+            model=self.args.world.model if seen else None,
+            codebook=fingerprint(seen) if seen else None,
+        )
+        return Agent(config, learner.policy, seen)
+
+    def evaluate(self, learner: PPO) -> None:
+        """Measure the agent as it is now, keep it if it is the best so far, and redraw the curves."""
+        agent, record = self.agent(learner), self._record()
+        entry: dict[str, Any] = {"steps": learner.num_timesteps, "seconds": time.monotonic() - self.began}
+        seeds = list(range(EVALUATION_SEED, EVALUATION_SEED + max(self.args.dreams, self.args.real_episodes)))
+        if self.model is not None:
+            choice = self.args.world
+            entry["dream"] = _summary(
+                dream(
+                    agent,
+                    self.model,
+                    seeds[: self.args.dreams],
+                    horizon=choice.horizon,
+                    temperature=choice.temperature,
+                )
+            )
+        if self.real_env:
+            make = partial(make_world, self.real_env, self.args.world.settings())
+            episodes = play(agent, make, seeds[: self.args.real_episodes], worlds=2)
+            entry["real"] = _summary([outcome(episode) for episode in episodes])
+        with SummaryWriter(str(self.args.out)) as log:
+            for where in ("dream", "real"):
+                if where in entry:
+                    log.add_scalar(f"evaluation/{where}", entry[where]["mean"], entry["steps"])
+        # An agent from dreams is chosen by dreams alone: the real world is for measuring it.
+        rated_by = "dream" if self.args.world.imagined else "real"
+        if all(entry[rated_by]["mean"] > earlier[rated_by]["mean"] for earlier in record):
+            agent.save(self.args.out / "best", card=self.card())
+        record.append(entry)
+        write_text(self.args.out / "progress.json", json.dumps(record, indent=1) + "\n")
+        draw_learning(record, self.args.out / "learning.png")
+
+    def card(self) -> str:
+        settings = json.dumps(asdict(self.args), indent=2, default=str)
+        return f"# An agent\n\nTrained by `worldmodel train-agent` with these settings:\n\n```json\n{settings}\n```\n"
+
+    def _record(self) -> list[dict[str, Any]]:
+        path = self.args.out / "progress.json"
+        return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
+    return asdict(Score.of(outcomes))

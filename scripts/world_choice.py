@@ -1,0 +1,68 @@
+"""Which world a command plays in: the fields, and what becomes of them."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium
+import torch
+from gymnasium.vector import VectorEnv
+
+from envs.imagined import Obs
+from envs.latents import LatentObservation
+from envs.recording import make_world
+from scripts.collect import parse_settings
+from worldmodel.errors import UserError
+from worldmodel.world import WorldModel
+
+IMAGINED = "worldmodel/Imagined-v0"
+
+
+@dataclass
+class WorldChoice:
+    env: str = IMAGINED
+    """The world: worldmodel/Imagined-v0 for dreams of --model, worldmodel/Doom-v0, worldmodel/DMLab-v0, or any other
+    Gymnasium id (module:id for one that a module registers)."""
+    scenario: str | None = None
+    """Doom: the scenario, such as take-cover."""
+    level: str | None = None
+    """DeepMind Lab: the level, such as seekavoid_arena_01."""
+    env_kwargs: tuple[str, ...] = ()
+    """The world's other settings: name=value ..."""
+    model: str | None = None
+    """The model to dream with, and in whose latents an agent sees: a bundled name, a folder, or a Hub id."""
+    horizon: int = 525
+    """Steps after which a dream is truncated; 525 of a Doom model's are 2,100 tics, the time limit of the real one."""
+    temperature: float = 1.0
+    """Of dreams: above 1 less certain, which leaves an agent less to exploit."""
+
+    @property
+    def imagined(self) -> bool:
+        return self.env.split(":")[-1] == IMAGINED
+
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments of a real world."""
+        named = {"scenario": self.scenario, "level": self.level}
+        return parse_settings(self.env_kwargs) | {name: value for name, value in named.items() if value is not None}
+
+    def load(self, dtype: torch.dtype = torch.float32) -> WorldModel | None:
+        """The model, if one is given. Raises `UserError` for dreams without one."""
+        if self.imagined and self.model is None:
+            raise UserError("Dreams need a model: --model doom-take-cover, or a folder that `worldmodel train` made.")
+        return None if self.model is None else WorldModel.from_pretrained(self.model, dtype=dtype)
+
+
+def make_worlds(
+    env: str, settings: dict[str, Any], num_envs: int, obs: Obs, world: WorldModel | None
+) -> VectorEnv[Any, Any, Any]:
+    """Copies of a real world that reset in the step in which they end, seen as pixels or in the latents of `world`."""
+    make_world(env, settings).close()  # says what is wrong with it
+    wrappers = [] if obs == "pixels" else [partial(LatentObservation, model=world, obs=obs)]
+    return gymnasium.make_vec(
+        env,
+        num_envs,
+        vectorization_mode="sync",
+        vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP},
+        wrappers=wrappers,
+        **settings,
+    )
