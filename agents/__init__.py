@@ -1,1 +1,1 @@
-"""Learners in the worlds of `envs`: their policies, how they are trained, and what they earn. Needs the extra `[agents]`."""
+"""Learners in the worlds of `envs`: their policies, how they learn, and what they earn. Needs `[agents]`."""

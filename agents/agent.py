@@ -111,7 +111,8 @@ class Agent:
             raise UserError(f"There is no agent {name}: it is neither bundled ({bundled}) nor a folder that holds one.")
         try:
             raw = json.loads((folder / "config.json").read_text())
-            config = AgentConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+            config = AgentConfig(**fields)
             policy = make_policy(_sb3_space(config), spaces.Discrete(len(config.action_meanings)))
             weights = read_tensors(folder / "policy.safetensors")
             features = {k: v for k, v in weights.items() if k.startswith("features_extractor")}

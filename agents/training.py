@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from stable_baselines3 import PPO
@@ -52,10 +53,12 @@ def train(
     is written after each evaluation, and an interruption loses what came after the last one.
     Raises `UserError` when the checkpoint is damaged or of another agent.
     """
+    space = envs.single_observation_space
+    assert isinstance(space, spaces.Box)
     folder.mkdir(parents=True, exist_ok=True)
     worlds = VecNormalize(VecMonitor(SB3VecEnv(envs)), norm_obs=False, gamma=config.gamma)
     learner = _resume(folder, worlds) or PPO(
-        "MlpPolicy" if envs.single_observation_space.dtype != "uint8" else "CnnPolicy",
+        "MlpPolicy",
         worlds,
         n_steps=max(config.batch // envs.num_envs, 2),
         batch_size=min(config.minibatch, config.batch),
@@ -63,7 +66,7 @@ def train(
         learning_rate=config.learning_rate,
         gamma=config.gamma,
         ent_coef=config.entropy,
-        policy_kwargs=policy_settings(envs.single_observation_space),
+        policy_kwargs=policy_settings(space),
         seed=config.seed,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )

@@ -42,7 +42,7 @@ class SB3VecEnv(VecEnv):
         options = self._options[0]
         if any(other != options for other in self._options):
             raise UserError("All rows of these environments are reset with the same options.")
-        observations, infos = self.envs.reset(seed=list(self._seeds), options=options or None)
+        observations, infos = self.envs.reset(seed=list(self._seeds), options=options or None)  # type: ignore[arg-type]
         self.reset_infos = rows_of(infos, self.num_envs)
         self._reset_seeds()
         self._reset_options()
@@ -55,7 +55,7 @@ class SB3VecEnv(VecEnv):
         observations, rewards, terminated, truncated, infos = self.envs.step(self._actions)
         dones = terminated | truncated
         rows = rows_of(infos, self.num_envs)
-        for i in np.flatnonzero(dones):
+        for i in map(int, np.flatnonzero(dones)):
             # What a learner is told of the step is what ended there; what the reset brought is told apart.
             last, final = rows[i].pop("final_obs"), rows[i].pop("final_info", {})
             self.reset_infos[i] = rows[i]

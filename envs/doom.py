@@ -39,8 +39,8 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
     one at a time, after "noop"; `get_action_meanings()` names them ("forward", "turn left", ...). One step holds the
     button for `frame_skip` of the game's 35 tics a second, and its reward is the sum over those tics.
 
-    A scenario's time limit (2,100 tics where it has none) truncates; death or success terminates. The game has no screen after its end, so the last
-    observation repeats the one before. The same seed plays the same game.
+    A scenario's time limit (2,100 tics where it has none) truncates; death or success terminates. The game has no
+    screen after its end, so the last observation repeats the one before. The same seed plays the same game.
 
     Raises `UserError` when ViZDoom is missing, the scenario is unknown, or a size is not positive.
     """

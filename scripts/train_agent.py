@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import torch
 import tyro
+from gymnasium import spaces
 from stable_baselines3 import PPO
 from torch.utils.tensorboard import SummaryWriter
 
@@ -104,11 +105,12 @@ class _Training:
 
     def agent(self, learner: PPO) -> Agent:
         space = self.envs.single_observation_space
+        assert isinstance(space, spaces.Box) and space.shape is not None
         seen = self.model if self.args.obs != "pixels" else None
         config = AgentConfig(
             obs=self.args.obs,
-            observation_shape=tuple(space.shape or ()),
-            num_codes=int(space.high.max()) + 1,  # type: ignore[attr-defined]
+            observation_shape=tuple(space.shape),
+            num_codes=int(space.high.max()) + 1,
             action_meanings=tuple(self.meanings),
             model=self.args.world.model if seen else None,
             codebook=fingerprint(seen) if seen else None,
