@@ -1,11 +1,12 @@
 """From Gymnasium's vector environments to Stable-Baselines3's: the same worlds, as its learners expect them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
@@ -23,8 +24,11 @@ class SB3VecEnv(VecEnv):
     A row that ended has its last observation in `infos[i]["terminal_observation"]`; `infos[i]["TimeLimit.truncated"]`
     says whether it was cut short (then a learner counts on what that observation would still have brought) or was over.
 
+    Discrete actions count from 0 here, as learners have them, wherever those of the environment begin.
+
     Attributes and methods of native vector environments belong to all rows alike: `get_attr` gives each row the same
     one, and `env_method` calls once. Those of a `SyncVectorEnv` or `AsyncVectorEnv` belong to each row's environment.
+    What a vector wrapper adds is found, too.
 
     Raises `UserError` for another autoreset mode.
     """
@@ -36,7 +40,10 @@ class SB3VecEnv(VecEnv):
                 f'Make the environments with autoreset_mode="SameStep", not {getattr(mode, "value", mode)!r}.'
             )
         self.envs = envs
-        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+        actions, self._first_action = envs.single_action_space, 0
+        if isinstance(actions, spaces.Discrete):
+            actions, self._first_action = spaces.Discrete(int(actions.n)), int(actions.start)
+        super().__init__(envs.num_envs, envs.single_observation_space, actions)
 
     def reset(self) -> Any:
         options = self._options[0]
@@ -49,7 +56,7 @@ class SB3VecEnv(VecEnv):
         return observations
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        self._actions = actions
+        self._actions = actions + self._first_action if self._first_action else actions
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, terminated, truncated, infos = self.envs.step(self._actions)
@@ -68,31 +75,42 @@ class SB3VecEnv(VecEnv):
         self.envs.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        per_row = getattr(self.envs, "get_attr", None)
-        values: Sequence[Any] = per_row(attr_name) if per_row else [getattr(self.envs, attr_name)] * self.num_envs
+        owner, per_row = self._owner(attr_name)
+        values: Sequence[Any] = owner.get_attr(attr_name) if per_row else [getattr(owner, attr_name)] * self.num_envs
         return [values[i] for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        rows, per_row = list(self._get_indices(indices)), getattr(self.envs, "set_attr", None)
+        rows, (owner, per_row) = list(self._get_indices(indices)), self._owner(attr_name)
         if per_row:
-            values = self.get_attr(attr_name)
+            values = self.get_attr(attr_name) if len(rows) < self.num_envs else [None] * self.num_envs
             for i in rows:
                 values[i] = value
-            per_row(attr_name, values)
+            owner.set_attr(attr_name, values)
         elif len(rows) == self.num_envs:
-            setattr(self.envs, attr_name, value)
+            setattr(owner, attr_name, value)
         else:
             raise UserError(f"The rows of these environments share {attr_name!r}: set it for all.")
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        rows, per_row = self._get_indices(indices), getattr(self.envs, "call", None)
-        if per_row:
-            results = per_row(method_name, *method_args, **method_kwargs)
-        else:
-            results = [getattr(self.envs, method_name)(*method_args, **method_kwargs)] * self.num_envs
-        return [results[i] for i in rows]
+        rows, (owner, per_row) = list(self._get_indices(indices)), self._owner(method_name)
+        if not per_row:
+            return [getattr(owner, method_name)(*method_args, **method_kwargs)] * len(rows)
+        if len(rows) == self.num_envs:
+            return list(owner.call(method_name, *method_args, **method_kwargs))
+        if not hasattr(owner, "envs"):  # an AsyncVectorEnv
+            raise UserError(f"These environments call {method_name!r} in all rows or in none.")
+        return [owner.envs[i].get_wrapper_attr(method_name)(*method_args, **method_kwargs) for i in rows]
+
+    def _owner(self, name: str) -> tuple[Any, bool]:
+        """Whose the attribute `name` is, looked for from the outside in, and whether each row has one of its own."""
+        for layer in _layers(self.envs):
+            if hasattr(layer, "get_attr") and hasattr(layer, "call"):  # a SyncVectorEnv or an AsyncVectorEnv
+                return layer, True
+            if hasattr(layer, name):
+                return layer, False
+        return self.envs, False
 
     def env_is_wrapped(
         self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
@@ -116,6 +134,14 @@ def rows_of(infos: dict[str, Any], n: int) -> list[dict[str, Any]]:
         for i in np.flatnonzero(mask):
             rows[i][key] = split[i]
     return rows
+
+
+def _layers(envs: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, Any, Any]]:
+    """The vector wrappers around an environment, outermost first, and it."""
+    while isinstance(envs, VectorWrapper):
+        yield envs
+        envs = envs.env
+    yield envs
 
 
 def _is_wrapped(env: Any, wrapper_class: type[Any]) -> bool:
