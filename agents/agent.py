@@ -48,6 +48,8 @@ class Agent:
     """
 
     def __init__(self, config: AgentConfig, policy: ActorCriticPolicy, world: WorldModel | None = None) -> None:
+        if world is None and config.obs != "pixels":
+            raise UserError("The agent sees the latents of a model, and does not say of which: give it its world.")
         if world is not None and fingerprint(world) != config.codebook:
             raise UserError(
                 "The agent sees the latents of another tokenizer than this model's; take the model it was trained in"
@@ -118,11 +120,13 @@ class Agent:
             features = {k: v for k, v in weights.items() if k.startswith("features_extractor")}
             weights |= {f"{prefix}{k}": v for prefix in SAME_FEATURES for k, v in features.items()}
             policy.load_state_dict(weights)
-        except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            raise UserError(f"The agent in {folder} is damaged or of another version: {error}.") from error
+        except (OSError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError) as error:
+            raise UserError(f"The agent in {folder} is damaged or of another version: {_first_line(error)}.") from error
+        if config.obs == "pixels":
+            return cls(config, policy)
         if world is None and config.model is not None:
             world = WorldModel.from_pretrained(config.model)
-        return cls(config, policy, world if config.obs != "pixels" else None)
+        return cls(config, policy, world)
 
     @classmethod
     def from_zip(cls, path: str | Path) -> Self:
@@ -138,8 +142,8 @@ class Agent:
             )
             policy.load_state_dict(parameters["policy"])
             shape, n = data["observation_space"].shape, int(data["action_space"].n)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-            raise UserError(f"{path} holds no agent saved by Stable-Baselines3: {error}.") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+            raise UserError(f"{path} holds no agent saved by Stable-Baselines3: {_first_line(error)}.") from error
         if len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
             shape = (*shape[1:], shape[0])  # it saw images with their channels moved to the front
         return cls(AgentConfig("pixels", shape, 256, tuple(map(str, range(n)))), policy)
@@ -149,6 +153,11 @@ def fingerprint(world: WorldModel) -> str:
     """A short name for a tokenizer's codebook, the same in any precision that holds the bundled weights."""
     codebook = world.video.quantizer.embedding.detach().bfloat16().float().cpu().numpy()
     return hashlib.sha256(codebook.tobytes()).hexdigest()[:16]
+
+
+def _first_line(error: Exception) -> str:
+    """Of a message: those of torch about weights that do not fit have one a weight."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".:")
 
 
 def _sb3_space(config: AgentConfig) -> spaces.Box:

@@ -8,7 +8,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor, nn
 
+from worldmodel.errors import UserError
+
 WIDTH = 32  # features a code
+SMALLEST = 36  # pixels a side of an image: less is nothing after the convolutions of `NatureCNN`
 
 
 class CodeFeatures(BaseFeaturesExtractor):
@@ -46,8 +49,15 @@ class CodeFeatures(BaseFeaturesExtractor):
 
 
 def policy_settings(observation_space: spaces.Box) -> dict[str, Any]:
-    """The arguments of an `ActorCriticPolicy` for these observations: images (uint8 [H, W, 3]) or latents."""
+    """The arguments of an `ActorCriticPolicy` for these observations: images (uint8 [H, W, 3]) or latents.
+
+    Raises `UserError` for images too small to look at.
+    """
     pixels = len(observation_space.shape) == 3 and observation_space.dtype == "uint8"
+    if pixels and sorted(observation_space.shape)[-2] < SMALLEST:
+        raise UserError(
+            f"Agents see frames from {SMALLEST}x{SMALLEST} pixels on; these are {list(observation_space.shape)}."
+        )
     return {"features_extractor_class": NatureCNN if pixels else CodeFeatures, "net_arch": [64]}
 
 

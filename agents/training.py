@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -51,24 +52,28 @@ def train(
 
     Rewards are scaled by the spread of their discounted sums. All is logged to TensorBoard in `folder`; a checkpoint
     is written after each evaluation, and an interruption loses what came after the last one.
-    Raises `UserError` when the checkpoint is damaged or of another agent.
+    Raises `UserError` when settings make no sense, or the checkpoint is damaged or of another agent.
     """
+    if min(config.steps, config.epochs) < 1 or min(config.batch, config.minibatch) < 2:
+        raise UserError("PPO needs --steps and --epochs of 1 or more, and a --batch and --minibatch of 2 or more.")
+    if config.learning_rate <= 0 or not 0 <= config.gamma <= 1:
+        raise UserError("PPO needs a --learning-rate above 0, and a --gamma from 0 to 1.")
     space = envs.single_observation_space
     assert isinstance(space, spaces.Box)
     folder.mkdir(parents=True, exist_ok=True)
     worlds = VecNormalize(VecMonitor(SB3VecEnv(envs)), norm_obs=False, gamma=config.gamma)
-    learner = _resume(folder, worlds) or PPO(
-        "MlpPolicy",
-        worlds,
-        n_steps=max(config.batch // envs.num_envs, 2),
-        batch_size=min(config.minibatch, config.batch),
-        n_epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        gamma=config.gamma,
-        ent_coef=config.entropy,
-        policy_kwargs=policy_settings(space),
-        seed=config.seed,
-        device="cuda" if torch.cuda.is_available() else "cpu",
+    settings: dict[str, Any] = {
+        "n_steps": max(config.batch // envs.num_envs, 2),
+        "batch_size": min(config.minibatch, config.batch),
+        "n_epochs": config.epochs,
+        "learning_rate": config.learning_rate,
+        "gamma": config.gamma,
+        "ent_coef": config.entropy,
+        "seed": config.seed,
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+    }
+    learner = _resume(folder, worlds, settings) or PPO(
+        "MlpPolicy", worlds, policy_kwargs=policy_settings(space), **settings
     )
     learner.set_logger(configure(str(folder), ["tensorboard"]))
     with _progress() as progress:
@@ -105,13 +110,15 @@ def _save(learner: PPO, folder: Path) -> None:
     os.replace(folder / "new.zip", folder / "checkpoint.zip")
 
 
-def _resume(folder: Path, worlds: VecNormalize) -> PPO | None:
+def _resume(folder: Path, worlds: VecNormalize, settings: dict[str, Any]) -> PPO | None:
+    """The learner of the checkpoint, if there is one, which goes on with `settings` even if it began with others."""
     if not (folder / "checkpoint.zip").exists():
         return None
     try:
         scaled = VecNormalize.load(str(folder / "rewards.pkl"), worlds.venv)
-        return PPO.load(folder / "checkpoint.zip", env=scaled)
-    except (OSError, ValueError, KeyError, AssertionError, EOFError) as error:
+        scaled.gamma = worlds.gamma
+        return PPO.load(folder / "checkpoint.zip", env=scaled, **settings)
+    except (OSError, ValueError, KeyError, AssertionError, EOFError, RuntimeError, UnpicklingError) as error:
         raise UserError(
             f"The checkpoint in {folder} is damaged or of another agent ({error}); choose another --out, or remove it."
         ) from error

@@ -42,7 +42,8 @@ class LatentStream:
         return self._observation(frame)
 
     def _tensor(self, frame: NDArray[np.uint8]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(frame))[None, None].to(self.world.video.quantizer.embedding.device)
+        kept = torch.from_numpy(np.array(frame))  # a copy: some environments draw every frame into the same buffer
+        return kept[None, None].to(self.world.video.quantizer.embedding.device)
 
     def _observation(self, frame: NDArray[np.uint8]) -> NDArray[Any]:
         if self.obs == "pixels":
