@@ -20,6 +20,7 @@ COMMANDS = {
     "imagine": ("scripts.imagine", "Dream: roll out from a model, and write pictures, a film and arrays."),
     "measure": ("scripts.measure", "Measure a model on held-out episodes."),
     "train-agent": ("scripts.train_agent", "Train an agent with PPO: in a dream, or in a real world."),
+    "dyna": ("scripts.dyna", "The loop: play, learn the world, learn to act in dreams of it, and again."),
     "evaluate": ("scripts.evaluate", "What an agent earns: in a real world, or in dreams."),
     "benchmark": ("scripts.benchmark", "How far can dreams be trusted? Models and baselines, at every horizon."),
     "compare": ("scripts.compare", "Two benchmark reports: which is better where."),

@@ -1,0 +1,158 @@
+"""`worldmodel dyna`: play, learn the world, learn to act in dreams of it, and again with what was learned."""
+
+import dataclasses
+import json
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from agents.actors import Exploring, in_real_world
+from agents.agent import Agent
+from agents.training import PPOConfig
+from envs.recording import Policy, action_meanings, make_world, open_recording, record, sticky_random
+from scripts import evaluate, train, train_agent
+from scripts.world_choice import WorldChoice
+from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError, require
+from worldmodel.files import write_text
+from worldmodel.progress import track
+from worldmodel.recipe import Recipe
+
+EXPLORE = 0.1  # share of random actions among those of an agent that records
+
+
+@dataclass
+class Args:
+    """The whole loop, named after Sutton's Dyna (1991), which alternates acting, learning a model and planning in it.
+
+    Each round records episodes of the real world, random ones in the first round and the agent's own in the others,
+    all into one store (OUT/episodes); goes on training the model on all of them (OUT/round0/model, ...); goes on
+    training the agent in dreams of it (OUT/agent); and measures it in the real world (OUT/round0/evaluation, ...).
+    OUT/rounds.json has the table. The first round makes the tokenizer, and the others keep it, so that the agent's
+    eyes stay the same. Run the same command again to go on after an interruption; with more rounds it goes on, too.
+    """
+
+    out: Path
+    env: str
+    """The real world: worldmodel/Doom-v0, worldmodel/DMLab-v0, or another Gymnasium id."""
+    scenario: str | None = None
+    """Doom: the scenario, such as take-cover."""
+    level: str | None = None
+    """DeepMind Lab: the level."""
+    env_kwargs: tuple[str, ...] = ()
+    """The world's other settings: name=value ..."""
+    rounds: int = 3
+    episodes: int = 400
+    """Recorded in each round."""
+    max_steps: int | None = None
+    """Truncate real episodes after so many steps: needed where the world has no end of its own."""
+    model: str | None = None
+    """Begin with this model instead of random weights: a bundled name, a folder, or a Hub id. Its tokenizer is kept."""
+    horizon: int = 525
+    """Steps after which a dream is truncated."""
+    temperature: float = 1.0
+    """Of dreams."""
+    dreams: int = 64
+    """Episodes by which dreams rate the agent."""
+    test_episodes: int = 100
+    """Real episodes by which each round's agent is measured."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="recipe")] = field(default_factory=Recipe)
+    """How each round's model is trained; see `worldmodel train`."""
+    ppo: Annotated[PPOConfig, tyro.conf.arg(name="ppo")] = field(default_factory=PPOConfig)
+    """How the agent is trained; its steps are those of one round. See `worldmodel train-agent`."""
+    every: int = 100_000
+    """Steps between evaluations of the agent in dreams."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def main(args: Args) -> None:
+    if min(args.rounds, args.episodes, args.test_episodes, args.dreams, args.every) < 1:
+        raise UserError("--rounds, --episodes, --test-episodes, --dreams and --every must be 1 or more.")
+    require("matplotlib", "metrics")
+    require("torchmetrics", "metrics")
+    args.out.mkdir(parents=True, exist_ok=True)
+    rounds: list[dict[str, Any]] = []
+    for number in range(args.rounds):
+        here = args.out / f"round{number}"
+        print(f"Round {number + 1} of {args.rounds}")
+        store = _record(args, number)
+        if not (here / "model").exists():
+            _learn_world(args, number, store)
+        _learn_to_act(args, number)
+        if not (here / "evaluation" / "evaluation.json").exists():
+            _measure(args, number)
+        report = json.loads((here / "evaluation" / "evaluation.json").read_text())
+        steps = int(store.lengths.sum())
+        rounds.append({"real_steps": steps, **{k: report[k] for k in ("episodes", "mean", "std", "ci95", "unit")}})
+        write_text(args.out / "rounds.json", json.dumps(rounds, indent=1) + "\n")
+    print(f"The agent is in {_agent(args, args.rounds - 1)}, the table in {args.out / 'rounds.json'}.")
+
+
+def _record(args: Args, number: int) -> EpisodeStore:
+    """The store with the episodes of this round, and of those before."""
+    choice = WorldChoice(args.env, args.scenario, args.level, args.env_kwargs)
+    settings = choice.settings()
+    with closing(make_world(args.env, settings)) as world:
+        note, meanings = "worldmodel dyna", action_meanings(world)
+        store = open_recording(
+            str(args.out / "episodes"), world, args.env, settings, policy=note, max_steps=args.max_steps
+        )
+    policy: Policy = sticky_random(meanings)
+    if number > 0:
+        policy = in_real_world(Exploring(Agent.load(_agent(args, number - 1)), len(meanings), EXPLORE))
+    seeds = range(len(store), (number + 1) * args.episodes)
+    make = partial(make_world, args.env, settings)
+    with closing(record(make, policy, seeds, worlds=min(2, len(seeds)), max_steps=args.max_steps)) as episodes:
+        for _ in track(seeds, "Playing") if seeds else ():
+            store.append(next(episodes))
+    return store
+
+
+def _learn_world(args: Args, number: int, store: EpisodeStore) -> None:
+    before = args.model if number == 0 else str(args.out / f"round{number - 1}" / "model")
+    train.main(
+        train.Args(
+            store=store.address,
+            out=args.out / f"round{number}",
+            tokenizer=before,
+            init=before,
+            device=args.device,  # type: ignore[arg-type]
+            recipe=args.recipe,
+        )
+    )
+
+
+def _learn_to_act(args: Args, number: int) -> None:
+    """So many steps more than in the rounds before, in dreams of this round's model."""
+    if _agent(args, number).exists():
+        return
+    dreams = WorldChoice(
+        model=str(args.out / f"round{number}" / "model"), horizon=args.horizon, temperature=args.temperature
+    )
+    ppo = dataclasses.replace(args.ppo, steps=(number + 1) * args.ppo.steps)
+    learning = args.out / "agent"
+    train_agent.main(train_agent.Args(learning, dreams, ppo, every=args.every, dreams=args.dreams))
+    Agent.load(learning / "agent").save(_agent(args, number), card=(learning / "agent" / "README.md").read_text())
+
+
+def _measure(args: Args, number: int) -> None:
+    world = WorldChoice(args.env, args.scenario, args.level, args.env_kwargs)
+    evaluate.main(
+        evaluate.Args(
+            agent=str(_agent(args, number)),
+            out=args.out / f"round{number}" / "evaluation",
+            episodes=args.test_episodes,
+            max_steps=args.max_steps,
+            world=world,
+        )
+    )
+
+
+def _agent(args: Args, number: int) -> Path:
+    """Where the agent of a round is."""
+    return args.out / f"round{number}" / "agent"
