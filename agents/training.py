@@ -39,6 +39,12 @@ class PPOConfig:
     """Weight of the policy's entropy: the more, the longer it tries everything."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if min(self.steps, self.epochs) < 1 or min(self.batch, self.minibatch) < 2:
+            raise UserError("PPO needs --steps and --epochs of 1 or more, and a --batch and --minibatch of 2 or more.")
+        if self.learning_rate <= 0 or not 0 <= self.gamma <= 1:
+            raise UserError("PPO needs a --learning-rate above 0, and a --gamma from 0 to 1.")
+
 
 def train(
     envs: VectorEnv[Any, Any, Any],
@@ -52,12 +58,8 @@ def train(
 
     Rewards are scaled by the spread of their discounted sums. All is logged to TensorBoard in `folder`; a checkpoint
     is written after each evaluation, and an interruption loses what came after the last one.
-    Raises `UserError` when settings make no sense, or the checkpoint is damaged or of another agent.
+    Raises `UserError` when the checkpoint is damaged or of another agent.
     """
-    if min(config.steps, config.epochs) < 1 or min(config.batch, config.minibatch) < 2:
-        raise UserError("PPO needs --steps and --epochs of 1 or more, and a --batch and --minibatch of 2 or more.")
-    if config.learning_rate <= 0 or not 0 <= config.gamma <= 1:
-        raise UserError("PPO needs a --learning-rate above 0, and a --gamma from 0 to 1.")
     space = envs.single_observation_space
     assert isinstance(space, spaces.Box)
     folder.mkdir(parents=True, exist_ok=True)

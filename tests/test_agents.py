@@ -48,6 +48,9 @@ class Flicker(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self.action_space = spaces.Discrete(n_actions)
         self._buffer, self._reuse = np.zeros(shape, np.uint8), reuse
 
+    def get_action_meanings(self) -> list[str]:
+        return ["left", "right", "stay"]
+
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         super().reset(seed=seed)
         self._time = 0
@@ -107,6 +110,7 @@ def test_a_history_in_the_real_world_is_that_of_a_dream_told_the_same(world: Wor
         np.testing.assert_array_equal(seen[t], given)
 
 
+@pytest.mark.filterwarnings("ignore:.*different from the unwrapped")
 @pytest.mark.parametrize("obs", ["latents", "history"])
 def test_an_environment_of_latents_passes_gymnasiums_check(world: WorldModel, obs: Obs) -> None:
     env = LatentObservation(Flicker(reuse=False), world, obs)

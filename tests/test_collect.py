@@ -18,7 +18,7 @@ from corridor import Corridor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.recording import EXPLORE, make_world, saved_agent, sticky_random
+from envs.recording import sticky_random
 from scripts import cli
 from scripts.collect import Args, main, parse_settings
 from worldmodel.episodes import EpisodeStore
@@ -239,29 +239,34 @@ def test_other_settings_are_text() -> None:
     }
 
 
-def test_a_saved_agent_plays_as_it_would(tmp_path: Path) -> None:
+def test_a_saved_agent_plays_as_it_would_and_explores_now_and_then(tmp_path: Path) -> None:
     sb3 = pytest.importorskip("stable_baselines3", reason="the extra [agents] is not installed")
+    from agents.agent import Agent
 
     class Still(gymnasium.Wrapper):  # SB3 wants actions from 0
         def __init__(self) -> None:
             super().__init__(Corridor())
             self.action_space = gymnasium.spaces.Discrete(3)
 
-    path = tmp_path / "agent.zip"
+    path = str(tmp_path / "agent.zip")
     agent = sb3.PPO("MlpPolicy", Still(), n_steps=8, batch_size=8, device="cpu", seed=0)
     agent.save(path)
-    store = collect(tmp_path / "store", 20, agent=path)
+    explore = 0.3
+    store = collect(tmp_path / "store", 20, agent=path, explore=explore)
+    assert store.provenance["policy"] == "agent agent.zip"
     likes = [agent.predict(episode.frames[:-1], deterministic=True)[0] == episode.actions for episode in store]
-    share = np.concatenate(likes).mean()
-    assert abs(share - (1 - EXPLORE * 2 / 3)) < 0.06
+    assert abs(np.concatenate(likes).mean() - (1 - explore * 2 / 3)) < 0.08
+    assert_same(store, collect(tmp_path / "again", 20, agent=path, explore=explore, num_envs=3))
 
-    with pytest.raises(UserError, match="3 actions|has 2"):
-        saved_agent(path, make_world(CORRIDOR, {"actions": 2}))
-    with pytest.raises(UserError, match="other observations"):
-        saved_agent(path, make_world("envs:worldmodel/Doom-v0", {}))
-    (tmp_path / "broken.zip").write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match="no agent"):
-        saved_agent(tmp_path / "broken.zip", make_world(CORRIDOR, {}))
+    with pytest.raises(UserError, match="takes 3 actions .* has 2"):
+        collect(tmp_path / "fewer", 1, agent=path, env_kwargs=("actions=2",))
+    with pytest.raises(UserError, match=r"trained on frames \[8, 12, 3\]"):
+        Agent.load(path).check_fits((84, 84, 3), ["0", "1", "2"])
+    for damaged in (Path(path).read_bytes()[:1000], b""):
+        (tmp_path / "broken.zip").write_bytes(damaged)
+        with pytest.raises(UserError, match="no agent"):
+            collect(tmp_path / "none", 1, agent=str(tmp_path / "broken.zip"))
+    assert not (tmp_path / "fewer").exists() and not (tmp_path / "none").exists()
 
 
 def test_doom_is_recorded_by_several_worlds_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,327 @@
+"""`worldmodel train-agent`, `evaluate` and `collect --agent`, by running them on a world too small to learn in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_agents import Flicker
+from tiny_world import tiny_world
+
+from scripts.cli import main
+from worldmodel.episodes import EpisodeStore
+
+pytest.importorskip("stable_baselines3", reason="the extra [agents] is not installed")
+
+from agents import training  # noqa: E402
+from agents.actors import in_real_world  # noqa: E402
+from agents.agent import Agent  # noqa: E402
+from agents.evaluation import Outcome  # noqa: E402
+
+gymnasium.register("Flicker-v0", entry_point=Flicker, disable_env_checker=True)  # it warns of the shared frame
+FLICKER = "Flicker-v0"
+BRIEF = ["--num-envs", "8", "--batch", "64", "--minibatch", "32", "--epochs", "1", "--every", "64", "--dreams", "5"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_world().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def agent(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One that learned in dreams of the model, for a moment."""
+    out = tmp_path_factory.mktemp("agents") / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert run(monkeypatch, "train-agent", "--model", model, "--out", out, *BRIEF, "--steps", 64) == 0
+    return str(out / "agent")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
+    monkeypatch.setattr("sys.argv", ["worldmodel", *map(str, argv)])
+    return main()
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+# --- train-agent.
+
+
+def test_a_training_leaves_an_agent_the_best_one_its_progress_and_logs(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = ["train-agent", "--model", model, "--out", out, *BRIEF, "--horizon", "9", "--surprise-penalty", "0.1"]
+    command += ["--real-env", FLICKER, "--real-episodes", "3"]
+    assert run(monkeypatch, *command, "--steps", 192) == 0
+    assert str(out / "agent") in capsys.readouterr().out
+    progress = read(out / "progress.json")
+    assert [entry["steps"] for entry in progress] == [64, 128, 192]
+    for entry in progress:
+        assert (entry["dream"]["episodes"], entry["real"]["episodes"]) == (5, 3)
+        low, high = entry["dream"]["ci95"]
+        assert low <= entry["dream"]["mean"] <= high
+    for name in ("agent", "best"):
+        saved = Agent.load(out / name)
+        assert (saved.obs, saved.config.model) == ("history", model)
+        assert "train-agent" in (out / name / "README.md").read_text()
+    assert Image.open(out / "learning.png").size[0] > 500
+    logs = EventAccumulator(str(out)).Reload().Tags()["scalars"]
+    assert {"evaluation/dream", "evaluation/real", "rollout/ep_rew_mean"} <= set(logs)
+
+
+def test_the_best_agent_is_the_one_that_dreams_rated_best(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, ratings = tmp_path / "run", iter([1.0, 3.0, 2.0])
+
+    def rated(agent: Agent, *_: Any, **__: Any) -> list[Any]:
+        kept.append(agent.policy.action_net.weight.detach().clone())
+        return [Outcome(0, next(ratings), 1)]
+
+    kept: list[Any] = []
+    monkeypatch.setattr("scripts.train_agent.dream", rated)
+    assert run(monkeypatch, "train-agent", "--model", model, "--out", out, *BRIEF, "--steps", 192) == 0
+    assert Agent.load(out / "best").policy.action_net.weight.equal(kept[1])
+    assert Agent.load(out / "agent").policy.action_net.weight.equal(kept[2])
+    assert not kept[1].equal(kept[2])
+
+
+def test_an_interrupted_training_goes_on_from_its_last_checkpoint_and_a_finished_one_with_more_steps(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = ["train-agent", "--model", model, "--out", out, *BRIEF]
+
+    def ctrl_c(watch: training._Watch) -> bool:
+        if watch.num_timesteps > 100:
+            raise KeyboardInterrupt
+        return True
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(training._Watch, "_on_step", ctrl_c)
+        assert run(interrupted, *command, "--steps", 192) == 130
+    assert "Run the same command to go on" in capsys.readouterr().out
+    assert [entry["steps"] for entry in read(out / "progress.json")] == [64]
+    assert not (out / "agent").exists()
+
+    assert run(monkeypatch, *command, "--steps", 192) == 0
+    assert [entry["steps"] for entry in read(out / "progress.json")] == [64, 128, 192]
+    finished = (out / "agent" / "policy.safetensors").read_bytes()
+    assert run(monkeypatch, *command, "--steps", 192) == 0  # nothing is left to do
+    assert (out / "agent" / "policy.safetensors").read_bytes() == finished
+
+    before = Agent.load(out / "agent").policy.action_net.weight
+    assert run(monkeypatch, *command, "--steps", 256, "--learning-rate", "1e-7") == 0
+    assert [entry["steps"] for entry in read(out / "progress.json")] == [64, 128, 192, 256]
+    moved = (Agent.load(out / "agent").policy.action_net.weight - before).abs().max()
+    assert 0 < moved < 1e-5  # the same agent, and as slow as it was told to be
+
+
+@pytest.mark.parametrize("damage", ["checkpoint.zip", "rewards.pkl"])
+def test_a_damaged_checkpoint_is_one_sentence(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
+    assert run(monkeypatch, *command, "--steps", 64) == 0
+    capsys.readouterr()
+    path = tmp_path / "run" / damage
+    for content in (path.read_bytes()[:-100], b"", b"junk" * 50):
+        path.write_bytes(content)
+        assert run(monkeypatch, *command, "--steps", 128) == 2
+        assert "checkpoint" in one_sentence(capsys)
+
+
+def test_a_checkpoint_of_other_observations_is_refused(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
+    assert run(monkeypatch, *command, "--steps", 64) == 0
+    capsys.readouterr()
+    assert run(monkeypatch, *command, "--steps", 128, "--obs", "latents") == 2
+    assert "another agent" in one_sentence(capsys)
+
+
+@pytest.mark.parametrize("obs", ["pixels", "latents"])
+def test_an_agent_can_learn_in_the_real_world(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obs: str
+) -> None:
+    command = ["train-agent", "--env", FLICKER, "--obs", obs, "--out", tmp_path, *BRIEF, "--num-envs", "2"]
+    command += ["--real-episodes", "2", *(["--model", model] if obs == "latents" else [])]
+    assert run(monkeypatch, *command, "--steps", 64) == 0
+    (entry,) = read(tmp_path / "progress.json")
+    assert entry["real"]["episodes"] == 2
+    saved = Agent.load(tmp_path / "agent")
+    assert (saved.obs, saved.world is None) == (obs, obs == "pixels")
+    assert saved.config.action_meanings == ("left", "right", "stay")
+
+
+# --- evaluate.
+
+
+def test_an_evaluation_in_dreams_says_what_is_earned(
+    model: str, agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--agent", agent, "--model", model, "--horizon", "9", "--episodes", "70"]
+    assert run(monkeypatch, *command, "--out", tmp_path / "one") == 0
+    report = read(tmp_path / "one" / "evaluation.json")
+    assert (report["episodes"], report["unit"]) == (70, "reward")
+    assert (len(report["returns"]), len(report["steps"])) == (70, 70)
+    assert report["mean"] == pytest.approx(np.mean(report["returns"]))
+    assert report["std"] == pytest.approx(np.std(report["returns"]))
+    assert report["ci95"][0] < report["mean"] < report["ci95"][1]
+    assert 1 <= min(report["steps"]) < max(report["steps"]) <= 9
+    assert "70 episodes" in capsys.readouterr().out
+    assert run(monkeypatch, *command, "--out", tmp_path / "two") == 0
+    assert read(tmp_path / "two" / "evaluation.json")["returns"] == report["returns"]
+
+
+@pytest.mark.parametrize("who", ["random", "always:stay", "the agent"])
+def test_an_evaluation_in_the_real_world_comes_with_films(
+    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    name = agent if who == "the agent" else who
+    command = ["evaluate", "--agent", name, "--env", FLICKER, "--episodes", "3", "--out", tmp_path, "--max-steps", "7"]
+    assert run(monkeypatch, *command) == 0
+    report = read(tmp_path / "evaluation.json")
+    assert {"episodes", "mean", "std", "ci95", "unit"} <= report.keys() and report["episodes"] == 3
+    assert report["steps"] == [7, 7, 7]
+    if who == "always:stay":
+        assert (report["mean"], report["std"], report["ci95"]) == (14.0, 0.0, [14.0, 14.0])
+    for film in ("worst", "median", "best"):
+        frames = iio.imread(tmp_path / f"{film}.mp4")
+        wide = 2 if who == "the agent" else 1  # with its dream beside it
+        assert frames.shape == (8, 168, wide * 168, 3)
+
+
+@pytest.mark.parametrize("who", ["random", "always:left"])
+def test_simple_policies_are_measured_in_dreams_too(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    command = ["evaluate", "--agent", who, "--model", model, "--horizon", "9", "--episodes", "5", "--out", tmp_path]
+    assert run(monkeypatch, *command) == 0
+    assert read(tmp_path / "evaluation.json")["episodes"] == 5
+
+
+def test_doom_is_scored_in_its_own_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("vizdoom", reason="the extra [doom] is not installed")
+    command = ["evaluate", "--agent", "always:left", "--env", "worldmodel/Doom-v0", "--scenario", "take-cover"]
+    command += ["--episodes", "2", "--max-steps", "20", "--out", tmp_path]
+    assert run(monkeypatch, *command) == 0
+    report = read(tmp_path / "evaluation.json")
+    assert (report["unit"], report["steps"]) == ("tics", [20, 20])
+    assert (tmp_path / "best.mp4").stat().st_size > 0
+
+
+# --- collect.
+
+
+def test_an_agent_records(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "store"
+    command = ["collect", FLICKER, "--store", store, "--episodes", "3", "--agent", agent, "--explore", "0"]
+    assert run(monkeypatch, *command) == 0
+    player = Agent.load(agent)
+    for episode in EpisodeStore.open(str(store)):
+        play = in_real_world(player)(np.random.default_rng(0))
+        assert [play(frame) for frame in episode.frames[:-1]] == episode.actions.tolist()
+
+
+# --- Mistakes: one sentence, exit code 2, nothing written.
+
+
+def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1 and "Traceback" not in error, error
+    return error
+
+
+def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: Path, *argv: object) -> str:
+    capsys.readouterr()
+    assert run(monkeypatch, *argv, "--out", out) == 2
+    assert not out.exists()
+    return one_sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Dreams need a model"),
+        (["--model", "no-such-model"], "no-such-model"),
+        (["--model", "MODEL", "--num-envs", "0"], "--num-envs"),
+        (["--model", "MODEL", "--every", "0"], "--every"),
+        (["--model", "MODEL", "--dreams", "0"], "--dreams"),
+        (["--model", "MODEL", "--steps", "0"], "--steps"),
+        (["--model", "MODEL", "--batch", "1"], "--batch"),
+        (["--model", "MODEL", "--minibatch", "1"], "--minibatch"),
+        (["--model", "MODEL", "--epochs", "0"], "--epochs"),
+        (["--model", "MODEL", "--learning-rate", "0"], "--learning-rate"),
+        (["--model", "MODEL", "--gamma", "1.5"], "--gamma"),
+        (["--model", "MODEL", "--temperature", "0"], "temperature"),
+        (["--model", "MODEL", "--horizon", "0"], "horizon"),
+        (["--model", "MODEL", "--real-env", "Nowhere-v0"], "Nowhere"),
+        (["--env", "Nowhere-v0", "--obs", "pixels"], "Nowhere"),
+        (["--env", FLICKER], "--obs history needs --model"),
+        (["--env", FLICKER, "--env-kwargs", "shape=(42,28,3)", "--model", "MODEL"], "The model sees frames"),
+        (["--env", FLICKER, "--obs", "pixels", "--env-kwargs", "shape"], "name=value"),
+    ],
+)
+def test_a_training_that_makes_no_sense_is_refused(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    argv = [model if word == "MODEL" else word for word in arguments]
+    assert sentence in mistake(monkeypatch, capsys, tmp_path / "out", "train-agent", *argv)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--agent", "nobody", "--model", "MODEL"], "no agent nobody"),
+        (["--agent", "no.zip", "--env", FLICKER], "no.zip"),
+        (["--agent", "random"], "Dreams need a model"),
+        (["--agent", "random", "--env", "Nowhere-v0"], "Nowhere"),
+        (["--agent", "random", "--env", "CartPole-v1"], "uint8 RGB"),
+        (["--agent", "always:fly", "--model", "MODEL"], "no action 'fly'"),
+        (["--agent", "always:fly", "--env", FLICKER], "left, right, stay"),
+        (["--agent", "random", "--model", "MODEL", "--episodes", "0"], "--episodes"),
+        (["--agent", "random", "--env", FLICKER, "--worlds", "0"], "--worlds"),
+        (["--agent", "random", "--env", FLICKER, "--max-steps", "0"], "--max-steps"),
+        (["--agent", "random", "--env", FLICKER, "--seed", "-1"], "--seed"),
+        (["--agent", "AGENT", "--env", FLICKER, "--env-kwargs", "shape=(42,28,3)"], "trained on frames"),
+        (["--agent", "AGENT", "--model", "dmlab-seekavoid"], "another tokenizer"),
+    ],
+)
+def test_an_evaluation_that_makes_no_sense_is_refused(
+    model: str,
+    agent: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    argv = [{"MODEL": model, "AGENT": agent}.get(word, word) for word in arguments]
+    assert sentence in mistake(monkeypatch, capsys, tmp_path / "out", "evaluate", *argv)
+
+
+def test_an_agent_records_no_world_that_it_cannot_play(
+    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    command = ["collect", FLICKER, "--store", store, "--episodes", "3", "--agent", agent]
+    assert run(monkeypatch, *command, "--env-kwargs", "shape=(42,28,3)") == 2
+    assert "trained on frames" in one_sentence(capsys)
+    assert not store.exists()
