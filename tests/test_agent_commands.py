@@ -1,6 +1,8 @@
 """`worldmodel train-agent`, `evaluate` and `collect --agent`, by running them on a world too small to learn in."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from agents.evaluation import Outcome  # noqa: E402
 
 gymnasium.register("Flicker-v0", entry_point=Flicker, disable_env_checker=True)  # it warns of the shared frame
 FLICKER = "Flicker-v0"
+ROOT = Path(__file__).parents[1]
 BRIEF = ["--num-envs", "8", "--batch", "64", "--minibatch", "32", "--epochs", "1", "--every", "64", "--dreams", "5"]
 
 
@@ -220,6 +223,14 @@ def test_doom_is_scored_in_its_own_unit(tmp_path: Path, monkeypatch: pytest.Monk
     report = read(tmp_path / "evaluation.json")
     assert (report["unit"], report["steps"]) == ("tics", [20, 20])
     assert (tmp_path / "best.mp4").stat().st_size > 0
+
+
+def test_without_the_extra_it_is_named(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['stable_baselines3'] = None; from scripts.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "evaluate", "--agent", "random", "--env", FLICKER, "--out", tmp_path / "out"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2 and "worldmodel[agents]" in run.stderr, run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
 
 
 # --- collect.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from corridor import Corridor
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TransformObservation
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from numpy.typing import NDArray
@@ -318,6 +318,25 @@ def test_attributes_and_methods_of_single_environments_are_those_of_each_row() -
         assert adapter.env_is_wrapped(Monitor) == [False, False]
     wrapped = SB3VecEnv(SyncVectorEnv([lambda: Clock(True), lambda: Monitor(Clock(True))], autoreset_mode=SAME_STEP))
     assert wrapped.env_is_wrapped(Monitor) == [False, True]
+
+
+def test_worlds_in_processes_of_their_own_fit_too() -> None:
+    clocks = AsyncVectorEnv([lambda: Clock(True), lambda: Clock(False)], autoreset_mode=SAME_STEP)
+    adapter = SB3VecEnv(clocks)
+    try:
+        adapter.seed(0)
+        adapter.reset()
+        for _ in range(Clock.DAY):
+            _, rewards, dones, infos = adapter.step(np.zeros(2, np.int64))
+        assert dones.all() and rewards.tolist() == [1.0, 1.0]
+        assert [info["TimeLimit.truncated"] for info in infos] == [False, True]
+        assert [info["terminal_observation"].tolist() for info in infos] == [[Clock.DAY, 1], [Clock.DAY, 0]]
+        assert adapter.env_method("shout", "ho") == ["ho True", "ho False"]
+        assert adapter.get_attr("_over", [1]) == [False]
+        with pytest.raises(UserError, match="in all rows or in none"):
+            adapter.env_method("shout", "ho", indices=0)
+    finally:
+        adapter.close()
 
 
 def test_attributes_of_dreams_are_shared_and_found_through_wrappers(world: WorldModel) -> None:
