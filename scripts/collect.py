@@ -100,7 +100,9 @@ def choose_policy(args: Args, world: World) -> tuple[Policy, str]:
 
         agent, meanings = Agent.load(args.agent), action_meanings(world)
         agent.check_fits(world.observation_space.shape or (), meanings)
-        return in_real_world(Exploring(agent, len(meanings), args.explore)), f"agent {Path(args.agent).name}"
+        return in_real_world(
+            Exploring(agent, len(meanings), args.explore)
+        ), f"agent {Path(args.agent).name}, explore {args.explore}"
     policy = sticky_random(action_meanings(world), stick=args.stick, forward=args.forward)
     return policy, f"sticky random, stick {args.stick}, forward {args.forward}"
 

@@ -1,7 +1,7 @@
 """How a report names the command that measured it."""
 
 import shlex
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,17 @@ def command_line(name: str, args: Any) -> str:
 
     A report travels, and the folder that it was made in does not.
     """
-    words = ["worldmodel", name]
+    return shlex.join(["worldmodel", name, *_words(args)])
+
+
+def _words(args: Any) -> list[str]:
+    words: list[str] = []
     for field in fields(args):
         value = getattr(args, field.name)
-        if value != field.default:
+        if is_dataclass(value):
+            words += _words(value)
+        elif value != field.default:
             words.append(f"--{field.name.replace('_', '-')}")
             value = Path(value.name) if field.name == "out" else value
             words += map(str, value) if isinstance(value, tuple) else [str(value)]
-    return shlex.join(words)
+    return words

@@ -22,7 +22,7 @@ from worldmodel.files import write_text
 from worldmodel.pictures import write_film
 from worldmodel.progress import track
 from worldmodel.state import generators
-from worldmodel.world import WorldModel
+from worldmodel.world import WorldModel, model_name
 
 GIVEN = 6  # frames of a real episode that its dream is shown
 
@@ -114,10 +114,10 @@ def _write(args: Args, outcomes: list[Outcome], unit: str) -> None:
     report = {
         **asdict(score),
         "unit": unit,
-        "agent": args.agent,
+        "agent": Path(args.agent).name,
         "env": args.world.env,
         "settings": args.world.settings(),
-        "model": args.world.model,
+        "model": None if args.world.model is None else model_name(args.world.model),
         "command": command_line("evaluate", args),
         "returns": [o.earned for o in outcomes],
         "steps": [o.steps for o in outcomes],

@@ -1,16 +1,14 @@
 """`worldmodel train-agent`: train an agent with PPO, in a dream or in a real world."""
 
 import json
-import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import tyro
 from gymnasium import spaces
-from stable_baselines3 import PPO
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.agent import Agent, AgentConfig, fingerprint
@@ -23,6 +21,9 @@ from scripts.agent_figures import draw_learning
 from scripts.world_choice import WorldChoice, make_worlds
 from worldmodel.errors import UserError, require
 from worldmodel.files import write_text
+
+if TYPE_CHECKING:
+    from stable_baselines3 import PPO
 
 EVALUATION_SEED = 1_000_000  # that of the first episode of each evaluation, far from those of the training
 
@@ -53,11 +54,17 @@ class Args:
     """Evaluate in this real world, too (with the same --scenario, --level and --env-kwargs)."""
     real_episodes: int = 20
     """Episodes of an evaluation in the real world."""
+    max_steps: int | None = None
+    """Truncate real episodes after so many steps: needed where the world has no end of its own."""
 
 
 def main(args: Args) -> None:
     if min(args.num_envs, args.every, args.dreams, args.real_episodes, args.ppo.steps) < 1:
         raise UserError("--num-envs, --every, --dreams, --real-episodes and --steps must be 1 or more.")
+    if not args.world.imagined and (args.surprise_penalty or args.real_env):
+        raise UserError("--surprise-penalty and --real-env belong to training in dreams; leave them out.")
+    if args.surprise_penalty < 0 or (args.max_steps is not None and args.max_steps < 1):
+        raise UserError("--surprise-penalty must be 0 or more, and --max-steps 1 or more.")
     require("matplotlib", "metrics")  # for the curves
     training = _Training(args)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -101,9 +108,8 @@ class _Training:
         self.real_env = args.real_env if choice.imagined else choice.env
         if self.real_env:
             make_world(self.real_env, choice.settings()).close()
-        self.began = time.monotonic()
 
-    def agent(self, learner: PPO) -> Agent:
+    def agent(self, learner: "PPO") -> Agent:
         space = self.envs.single_observation_space
         assert isinstance(space, spaces.Box) and space.shape is not None
         seen = self.model if self.args.obs != "pixels" else None
@@ -117,10 +123,10 @@ class _Training:
         )
         return Agent(config, learner.policy, seen)
 
-    def evaluate(self, learner: PPO) -> None:
+    def evaluate(self, learner: "PPO") -> None:
         """Measure the agent as it is now, keep it if it is the best so far, and redraw the curves."""
-        agent, record = self.agent(learner), self._record()
-        entry: dict[str, Any] = {"steps": learner.num_timesteps, "seconds": time.monotonic() - self.began}
+        agent, record = self.agent(learner), self._record(learner.num_timesteps)
+        entry: dict[str, Any] = {"steps": learner.num_timesteps}
         seeds = list(range(EVALUATION_SEED, EVALUATION_SEED + max(self.args.dreams, self.args.real_episodes)))
         if self.model is not None:
             choice = self.args.world
@@ -135,7 +141,7 @@ class _Training:
             )
         if self.real_env:
             make = partial(make_world, self.real_env, self.args.world.settings())
-            episodes = play(agent, make, seeds[: self.args.real_episodes], worlds=2)
+            episodes = play(agent, make, seeds[: self.args.real_episodes], worlds=2, max_steps=self.args.max_steps)
             entry["real"] = _summary([outcome(episode) for episode in episodes])
         with SummaryWriter(str(self.args.out)) as log:
             for where in ("dream", "real"):
@@ -153,9 +159,11 @@ class _Training:
         settings = json.dumps(asdict(self.args), indent=2, default=str)
         return f"# An agent\n\nTrained by `worldmodel train-agent` with these settings:\n\n```json\n{settings}\n```\n"
 
-    def _record(self) -> list[dict[str, Any]]:
+    def _record(self, steps: int) -> list[dict[str, Any]]:
+        """The evaluations before so many steps; any later one is from before an interruption, and made again."""
         path = self.args.out / "progress.json"
-        return list(json.loads(path.read_text())) if path.exists() else []
+        record = json.loads(path.read_text()) if path.exists() else []
+        return [entry for entry in record if entry["steps"] < steps]
 
 
 def _summary(outcomes: list[Outcome]) -> dict[str, Any]:

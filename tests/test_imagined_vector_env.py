@@ -248,7 +248,7 @@ def test_gymnasiums_vector_wrappers_fit(world: WorldModel) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"obs": "codes"}, '"pixels" or "latents"'),
+        ({"obs": "codes"}, '"latents" or "history"'),
         ({"horizon": 0}, "horizon"),
         ({"temperature": 0.0}, "temperature"),
         ({"num_envs": 0}, "num_envs"),

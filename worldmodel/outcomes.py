@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldmodel.code_head import invert_cdf
 from worldmodel.dynamics import Dynamics
 from worldmodel.episodes import EpisodeStore
 from worldmodel.objectives import blur, withhold
@@ -68,8 +67,8 @@ class OutcomeObjective:
         with torch.no_grad():
             before = blur(codes[:, :-1])
             foreseen, context = self.dynamics.foresee(before, actions)
-            logits = self.dynamics.head(context, codes[:, -1]).permute(0, 2, 3, 1).float()
-            after = invert_cdf(logits, torch.rand_like(logits[..., :1]))[0].squeeze(-1)
+            uniforms = torch.rand(len(context), context[0, 0].numel(), device=context.device)
+            after, _ = self.dynamics.head.draw(context, uniforms, 1.0)
         reward_logits, termination_logits = self.model(foreseen, before[:, -1], after)
         reward_class = (batch["rewards"] - self.dynamics.reward_values).abs().argmin(-1)
         reward = (F.cross_entropy(reward_logits.float(), reward_class, reduction="none") * weight).mean()

@@ -82,7 +82,8 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     step = load_checkpoint(checkpoint, model, optimizer) if checkpoint.exists() else 0
     model.train()
     batches = iter(_loader(objective.dataset, config.batch_size, step, config.steps))
-    saved = time.monotonic()
+    saved = logged = time.monotonic()
+    waited = 0.0
     with (
         SummaryWriter(str(folder), purge_step=step or None) as log,
         _progress() as progress,
@@ -91,7 +92,9 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
         task = progress.add_task(objective.name, total=config.steps, completed=step, loss="")
         while step < config.steps:
             torch.manual_seed(config.seed * 1_000_003 + step)
+            asked = time.monotonic()
             batch = {name: value.to(device) for name, value in next(batches).items()}
+            waited += time.monotonic() - asked
             with torch.autocast(device.type, torch.bfloat16):
                 loss, scalars = objective.loss(batch)
             loss.backward()
@@ -106,8 +109,11 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
             step += 1
             progress.update(task, advance=1, loss=f"loss {loss.item():.3f}")
             if step % 20 == 0 or step == config.steps:
-                for name, value in {"loss": loss.item(), "gradient norm": norm.item(), **scalars}.items():
+                waiting = waited / (time.monotonic() - logged)
+                every = {"loss": loss.item(), "gradient norm": norm.item(), "share of time waiting for data": waiting}
+                for name, value in {**every, **scalars}.items():
                     log.add_scalar(f"{objective.name}/{name}", value, step)
+                waited, logged = 0.0, time.monotonic()
             if step % 500 == 0 and (trouble := objective.trouble()):
                 progress.console.print(f"[yellow]{trouble}")
             if step % config.pictures_every == 0 or step == config.steps:
