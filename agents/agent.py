@@ -75,9 +75,9 @@ class Agent:
             )
 
     def save(self, folder: str | Path, *, card: str = "") -> None:
-        """Write `config.json`, `policy.safetensors` and `card` as `README.md`; an agent that is there is replaced.
+        """Write `config.json`, `policy.safetensors` (bfloat16) and `card` as `README.md`.
 
-        Raises `UserError` where something else is.
+        An agent that is there already is replaced; raises `UserError` where something else is.
         """
         folder = Path(folder).resolve()
         if folder.exists() and not (folder / "policy.safetensors").exists() and any(folder.iterdir()):
@@ -87,7 +87,7 @@ class Agent:
             new = Path(temporary) / "new"
             new.mkdir()
             weights = {
-                k: v
+                k: v.bfloat16()
                 for k, v in self.policy.state_dict().items()
                 if not k.startswith(tuple(f"{p}features" for p in SAME_FEATURES))
             }

@@ -253,7 +253,7 @@ def test_a_saved_agent_plays_as_it_would_and_explores_now_and_then(tmp_path: Pat
     agent.save(path)
     explore = 0.3
     store = collect(tmp_path / "store", 20, agent=path, explore=explore)
-    assert store.provenance["policy"] == "agent agent.zip"
+    assert store.provenance["policy"] == "agent agent.zip, explore 0.3"
     likes = [agent.predict(episode.frames[:-1], deterministic=True)[0] == episode.actions for episode in store]
     assert abs(np.concatenate(likes).mean() - (1 - explore * 2 / 3)) < 0.08
     assert_same(store, collect(tmp_path / "again", 20, agent=path, explore=explore, num_envs=3))

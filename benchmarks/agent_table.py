@@ -1,6 +1,6 @@
 """The table of agents: what `worldmodel evaluate` wrote, and how each agent came about.
 
-    python benchmarks/agents.py runs/agents/*
+    python benchmarks/agent_table.py runs/agents/*
 
 Each folder holds an `evaluation.json`; a `how.txt` beside it is the line on how the agent was trained. The experience
 a second, of `benchmarks/experience.py`, is shown below. Writes agents.json and agents.md beside this script.
