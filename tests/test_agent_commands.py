@@ -94,7 +94,7 @@ def test_the_best_agent_is_the_one_that_dreams_rated_best(
     kept: list[Any] = []
     monkeypatch.setattr("scripts.train_agent.dream", rated)
     assert run(monkeypatch, "train-agent", "--model", model, "--out", out, *BRIEF, "--steps", 192) == 0
-    assert Agent.load(out / "best").policy.action_net.weight.equal(kept[1])
+    assert Agent.load(out / "best").policy.action_net.weight.equal(kept[1].bfloat16().float())  # as it is kept
     assert Agent.load(out / "agent").policy.action_net.weight.equal(kept[2])
     assert not kept[1].equal(kept[2])
 
