@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,10 +58,14 @@ class Agent:
             )
         self.config, self.policy, self.world = config, policy, world
         self.obs: Obs = config.obs
+        self._lock = (
+            threading.Lock()
+        )  # worlds play on threads of their own, and a policy keeps its distribution in itself
         policy.set_training_mode(False)
 
     def act(self, observations: NDArray[Any], rngs: Rngs) -> NDArray[np.int64]:
-        return np.asarray(self.policy.predict(observations, deterministic=True)[0])
+        with self._lock:
+            return np.asarray(self.policy.predict(observations, deterministic=True)[0])
 
     def check_fits(self, frame_shape: tuple[int, ...], action_meanings: list[str]) -> None:
         """Raise `UserError` unless it can play a world of such frames and actions."""
