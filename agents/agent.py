@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import shutil
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -19,8 +17,8 @@ from agents.actors import Rngs
 from agents.policies import make_policy
 from envs.imagined import Obs
 from worldmodel.errors import UserError
-from worldmodel.files import read_tensors, write_tensors, write_text
-from worldmodel.world import WorldModel
+from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
+from worldmodel.world import WorldModel, with_tuples
 
 BUNDLED = Path(__file__).parent / "pretrained"
 SAME_FEATURES = ("pi_", "vf_")  # prefixes under which a policy's state names its one features extractor twice more
@@ -58,9 +56,8 @@ class Agent:
             )
         self.config, self.policy, self.world = config, policy, world
         self.obs: Obs = config.obs
-        self._lock = (
-            threading.Lock()
-        )  # worlds play on threads of their own, and a policy keeps its distribution in itself
+        # Worlds play on threads of their own, and a policy keeps the distribution it draws from in itself.
+        self._lock = threading.Lock()
         policy.set_training_mode(False)
 
     def act(self, observations: NDArray[Any], rngs: Rngs) -> NDArray[np.int64]:
@@ -87,10 +84,7 @@ class Agent:
         folder = Path(folder).resolve()
         if folder.exists() and not (folder / "policy.safetensors").exists() and any(folder.iterdir()):
             raise UserError(f"{folder} holds something that is not an agent: save it elsewhere.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            new = Path(temporary) / "new"
-            new.mkdir()
+        with new_folder(folder) as new:
             weights = {
                 k: v.bfloat16()
                 for k, v in self.policy.state_dict().items()
@@ -99,9 +93,6 @@ class Agent:
             write_tensors(new / "policy.safetensors", weights)
             write_text(new / "config.json", json.dumps(asdict(self.config), indent=2) + "\n")
             write_text(new / "README.md", card)
-            if folder.exists():
-                shutil.move(folder, Path(temporary) / "old")
-            new.rename(folder)
 
     @classmethod
     def load(cls, name: str | Path, *, world: WorldModel | None = None) -> Self:
@@ -117,9 +108,7 @@ class Agent:
             bundled = ", ".join(sorted(path.name for path in BUNDLED.glob("*/"))) or "none"
             raise UserError(f"There is no agent {name}: it is neither bundled ({bundled}) nor a folder that holds one.")
         try:
-            raw = json.loads((folder / "config.json").read_text())
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-            config = AgentConfig(**fields)
+            config = AgentConfig(**with_tuples(json.loads((folder / "config.json").read_text())))
             policy = make_policy(_sb3_space(config), spaces.Discrete(len(config.action_meanings)))
             weights = read_tensors(folder / "policy.safetensors")
             features = {k: v for k, v in weights.items() if k.startswith("features_extractor")}

@@ -5,7 +5,6 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.actors import Actor, in_real_world
 from envs.imagined import ImaginedVectorEnv
@@ -72,8 +71,4 @@ def dream(
         earned += np.where(live, rewards, 0.0)  # a row that has ended dreams on, unheeded
         steps += live
         live &= ~(terminated | truncated)
-    return [Outcome(*row) for row in zip(seeds, _floats(earned), [int(s) for s in steps], strict=True)]
-
-
-def _floats(values: NDArray[np.float64]) -> list[float]:
-    return [float(value) for value in values]
+    return [Outcome(*row) for row in zip(seeds, earned.tolist(), steps.tolist(), strict=True)]

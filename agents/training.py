@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from agents.policies import policy_settings
 from agents.vec_env import SB3VecEnv
 from worldmodel.errors import UserError
-from worldmodel.progress import RateColumn
+from worldmodel.progress import training_progress
 
 
 @dataclass
@@ -78,7 +78,7 @@ def train(
         "MlpPolicy", worlds, policy_kwargs=policy_settings(space), **settings
     )
     learner.set_logger(configure(str(folder), ["tensorboard"]))
-    with _progress() as progress:
+    with training_progress("earned") as progress:
         task = progress.add_task("agent", total=config.steps, completed=learner.num_timesteps, earned="")
         while learner.num_timesteps < config.steps:
             steps = min(every, config.steps - learner.num_timesteps)
@@ -124,16 +124,3 @@ def _resume(folder: Path, worlds: VecNormalize, settings: dict[str, Any]) -> PPO
         raise UserError(
             f"The checkpoint in {folder} is damaged or of another agent ({error}); choose another --out, or remove it."
         ) from error
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TextColumn("{task.fields[earned]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )

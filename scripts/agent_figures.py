@@ -1,7 +1,11 @@
 """Pictures of how an agent learned: its returns in dreams and in the real world, and whether one tells the other."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from worldmodel.errors import require
+from worldmodel.files import write_bytes
 
 COLOURS = {"dream": "tab:blue", "real": "tab:orange"}
 
@@ -11,9 +15,7 @@ def draw_learning(record: list[dict[str, Any]], path: Path) -> None:
 
     `record`: one dict an evaluation: "steps", and of "dream" and "real" those that were measured, as `Score`s.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = require("matplotlib.figure", "metrics").Figure(figsize=(10, 4), layout="constrained")
     curves, scatter = figure.subplots(1, 2)
     for where, colour in COLOURS.items():
         entries = [entry for entry in record if where in entry]
@@ -29,4 +31,6 @@ def draw_learning(record: list[dict[str, Any]], path: Path) -> None:
     dreamed, real = [entry["dream"]["mean"] for entry in both], [entry["real"]["mean"] for entry in both]
     scatter.scatter(dreamed, real, c=[entry["steps"] for entry in both])
     scatter.set(xlabel="return in dreams", ylabel="return in the real world", title="Do dreams tell? (darker: earlier)")
-    figure.savefig(path, dpi=100)
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    write_bytes(path, content.getvalue())

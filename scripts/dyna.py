@@ -95,8 +95,7 @@ def main(args: Args) -> None:
 
 def _record(args: Args, number: int) -> EpisodeStore:
     """The store with the episodes of this round, and of those before."""
-    choice = WorldChoice(args.env, args.scenario, args.level, args.env_kwargs)
-    settings = choice.settings()
+    settings = _real_world(args).settings()
     with closing(make_world(args.env, settings)) as world:
         note, meanings = "worldmodel dyna", action_meanings(world)
         store = open_recording(
@@ -141,16 +140,19 @@ def _learn_to_act(args: Args, number: int) -> None:
 
 
 def _measure(args: Args, number: int) -> None:
-    world = WorldChoice(args.env, args.scenario, args.level, args.env_kwargs)
     evaluate.main(
         evaluate.Args(
             agent=str(_agent(args, number)),
             out=args.out / f"round{number}" / "evaluation",
             episodes=args.test_episodes,
             max_steps=args.max_steps,
-            world=world,
+            world=_real_world(args),
         )
     )
+
+
+def _real_world(args: Args) -> WorldChoice:
+    return WorldChoice(args.env, args.scenario, args.level, args.env_kwargs)
 
 
 def _agent(args: Args, number: int) -> Path:

@@ -58,7 +58,7 @@ def main(args: Args) -> None:
     if args.world.imagined:
         assert model is not None
         actor = _actor(args.agent, model.frame_shape, model.action_meanings, model)
-        if isinstance(actor, Agent) is False:
+        if not isinstance(actor, Agent):
             actor.obs = "latents"  # nothing needs to be drawn for those who do not look
         args.out.mkdir(parents=True, exist_ok=True)
         outcomes = list(_dreams(args, actor, model, seeds))

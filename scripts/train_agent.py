@@ -106,8 +106,8 @@ class _Training:
             world.close()
             self.envs = make_worlds(choice.env, choice.settings(), args.num_envs, args.obs, self.model)
         self.real_env = args.real_env if choice.imagined else choice.env
-        if self.real_env:
-            make_world(self.real_env, choice.settings()).close()
+        if args.real_env:
+            make_world(args.real_env, choice.settings()).close()  # says now what is wrong with it
 
     def agent(self, learner: "PPO") -> Agent:
         space = self.envs.single_observation_space

@@ -1,7 +1,10 @@
 """Files that are either there whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -47,3 +50,16 @@ def read_tensors_and_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, 
         raise UserError(f"There is no {path}.") from error
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or fetch or train it again.") from error
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which then takes the place of `folder` and all that was in it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(Path(temporary) / "old")
+        new.rename(folder)

@@ -1,9 +1,18 @@
-"""The progress bar of commands that go through a list: how far, how fast, how long still."""
+"""Progress bars: how far, how fast, how long still."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 T = TypeVar("T")
@@ -21,3 +30,17 @@ def track(work: Sequence[T], description: str) -> Iterator[T]:
     columns = TextColumn(description), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn()
     with Progress(*columns) as progress:
         yield from progress.track(work)
+
+
+def training_progress(shown: str) -> Progress:
+    """The bar of a training; its tasks say how well it goes in their field `shown`."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TextColumn(f"{{task.fields[{shown}]}}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
@@ -20,7 +19,7 @@ from worldmodel.allocator import keep_freed_memory
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors_and_metadata, write_tensors
 from worldmodel.optimizer import Optimizer
-from worldmodel.progress import RateColumn
+from worldmodel.progress import training_progress
 
 Batch = dict[str, Tensor]
 
@@ -86,7 +85,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     waited = 0.0
     with (
         SummaryWriter(str(folder), purge_step=step or None) as log,
-        _progress() as progress,
+        training_progress("loss") as progress,
         _interrupts_deferred() as interrupted,
     ):
         task = progress.add_task(objective.name, total=config.steps, completed=step, loss="")
@@ -176,16 +175,3 @@ def _loader(dataset: Dataset[Batch], batch_size: int, start: int, stop: int) -> 
     """Items start * batch_size to stop * batch_size, in order: the dataset itself is random."""
     assert isinstance(dataset, Sized)
     return DataLoader(dataset, batch_size, sampler=range(start * batch_size, stop * batch_size))
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )

@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from worldmodel.allocator import keep_freed_memory
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
-from worldmodel.files import read_tensors, write_tensors, write_text
+from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
 from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
 from worldmodel.video import VideoConfig, VideoVQVAE
 
@@ -163,10 +162,7 @@ class WorldModel(nn.Module):
             folder.is_dir() and ((folder / "config.json").exists() or not any(folder.iterdir()))
         ):
             raise UserError(f"{folder} holds something that is not a model: save it elsewhere.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            new = Path(temporary) / "new"
-            new.mkdir()
+        with new_folder(folder) as new:
             weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in self.state_dict().items()}
             write_tensors(new / "model.safetensors", weights)
             if self.contexts is not None:
@@ -177,9 +173,6 @@ class WorldModel(nn.Module):
                 write_tensors(new / "contexts.safetensors", contexts)
             write_text(new / "README.md", card)
             write_text(new / "config.json", json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
-            if folder.exists():
-                folder.rename(Path(temporary) / "old")
-            new.rename(folder)
 
     @classmethod
     def from_pretrained(
@@ -231,8 +224,11 @@ def _find(name: str | Path) -> Path:
 def _read_config(path: Path) -> WorldConfig:
     try:
         raw: dict[str, Any] = json.loads(path.read_text())
-        video, dynamics = VideoConfig(**_tuples(raw.pop("video"))), DynamicsConfig(**_tuples(raw.pop("dynamics")))
-        config = WorldConfig(video, dynamics, **_tuples(raw))
+        video, dynamics = (
+            VideoConfig(**with_tuples(raw.pop("video"))),
+            DynamicsConfig(**with_tuples(raw.pop("dynamics"))),
+        )
+        config = WorldConfig(video, dynamics, **with_tuples(raw))
         if len(config.action_meanings) != dynamics.n_actions or not config.fps > 0:
             raise ValueError("its actions and their names differ in number, or it has no frame rate")
         return config
@@ -272,6 +268,6 @@ def check_temperature(temperature: float) -> None:
         raise UserError(f"The temperature is above 0 (1 as learned, below 1 likelier), not {temperature:g}.")
 
 
-def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+def with_tuples(raw: dict[str, Any]) -> dict[str, Any]:
     """JSON knows lists only; configs are made of tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
