@@ -18,7 +18,8 @@ from agents.policies import make_policy
 from envs.imagined import Obs
 from worldmodel.errors import UserError
 from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
-from worldmodel.world import WorldModel, with_tuples
+from worldmodel.folders import with_tuples
+from worldmodel.world import WorldModel
 
 BUNDLED = Path(__file__).parent / "pretrained"
 SAME_FEATURES = ("pi_", "vf_")  # prefixes under which a policy's state names its one features extractor twice more

@@ -19,10 +19,11 @@ from worldmodel.dynamics import DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.evaluation import Result
 from worldmodel.files import write_text
+from worldmodel.folders import model_name
 from worldmodel.speed import Stage, calls_per_second, matmul_rate, naive_ratio, precision_cost, stages
 from worldmodel.state import ContextBank
 from worldmodel.video import video_preset
-from worldmodel.world import WorldConfig, WorldModel, fast_layout, model_name
+from worldmodel.world import WorldConfig, WorldModel, fast_layout
 
 PAPER = "paper"
 BATCHES = (1, 16, 64, 256)

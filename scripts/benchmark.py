@@ -24,9 +24,10 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
 from worldmodel.evaluation import Result
 from worldmodel.files import write_text
+from worldmodel.folders import model_name
 from worldmodel.pictures import strips, titled, write_film, write_png
 from worldmodel.progress import track
-from worldmodel.world import WorldModel, check_temperature, model_name
+from worldmodel.world import WorldModel, check_temperature
 
 
 @dataclass

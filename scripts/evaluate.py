@@ -19,10 +19,11 @@ from scripts.command import command_line
 from scripts.world_choice import WorldChoice
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
+from worldmodel.folders import model_name
 from worldmodel.pictures import write_film
 from worldmodel.progress import track
 from worldmodel.state import generators
-from worldmodel.world import WorldModel, model_name
+from worldmodel.world import WorldModel
 
 GIVEN = 6  # frames of a real episode that its dream is shown
 

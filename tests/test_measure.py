@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scripts import measure
 from worldmodel import dream_evaluation
+from worldmodel.code_statistics import CodeStatistics
 from worldmodel.dream_evaluation import (
     Start,
     evaluate_long_dream,
@@ -29,11 +30,11 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.evaluation import (
     CodedEpisode,
-    CodeStatistics,
     coded_episodes,
     evaluate_prior,
     evaluate_tokenizer,
     stream_bits,
+    successions,
 )
 from worldmodel.metrics import psnr
 from worldmodel.probe import Foresight, evaluate_sign, split
@@ -121,7 +122,7 @@ def test_a_world_that_obeys_its_actions_needs_more_bits_when_they_are_shuffled_o
 
 
 def test_baselines_are_distributions() -> None:
-    statistics = CodeStatistics([coded(30)], N_CODES)
+    statistics = CodeStatistics(*successions([coded(30)]), N_CODES)
     before = torch.arange(N_CODES).repeat_interleave(N_CODES)
     for name, p in statistics.probability(before, torch.arange(N_CODES).repeat(N_CODES)).items():
         assert torch.allclose(p.view(N_CODES, N_CODES).sum(1), torch.ones(N_CODES, dtype=torch.float64)), name
@@ -130,7 +131,7 @@ def test_baselines_are_distributions() -> None:
 def test_baselines_of_codes_that_never_change() -> None:
     episode = coded(50)
     still = dataclasses.replace(episode, codes=episode.codes[:1].expand(51, -1, -1))
-    bits = CodeStatistics([still], N_CODES).bits_per_code([still])
+    bits = CodeStatistics(*successions([still]), N_CODES).bits_per_code(*successions([still]))
     assert bits["same"] < 0.01
     assert bits["bigram"] < 0.2
     assert bits["unigram"] > 2

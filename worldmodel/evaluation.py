@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worldmodel.code_statistics import CodeStatistics
 from worldmodel.dynamics import Dynamics
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -111,11 +112,11 @@ def evaluate_prior(
         for name, value in zip(total, bits.sum(1).tolist(), strict=True):
             total[name] += value
         count += len(episode.actions)
-    statistics = CodeStatistics(training, world.num_codes)
+    statistics = CodeStatistics(*successions(training), world.num_codes)
     return {
         "order": world.config.dynamics.order,
         "bits_per_code": {name: value / count for name, value in total.items()},
-        "baseline_bits_per_code": statistics.bits_per_code(episodes),
+        "baseline_bits_per_code": statistics.bits_per_code(*successions(episodes)),
         "baselines_fitted_on_episodes": len(training),
     }
 
@@ -138,35 +139,7 @@ def stream_bits(dynamics: Dynamics, codes: Tensor, actions: Tensor) -> Tensor:
     return torch.cat(bits, 1)
 
 
-class CodeStatistics:
-    """What can be said of the next frame's codes without a model, each place for itself.
-
-    - unigram: how often each code occurs.
-    - same: the code that was there a frame ago with probability q, else the unigram of the others.
-    - bigram: how often each code follows the one that was there, counts smoothed by 10 draws from the unigram.
-    """
-
-    def __init__(self, episodes: list[CodedEpisode], num_codes: int) -> None:
-        before, after = _successions(episodes)
-        counts = torch.bincount(before * num_codes + after, minlength=num_codes**2).view(num_codes, num_codes).double()
-        self.unigram = (counts.sum(0) + 1) / (counts.sum() + num_codes)  # [K]
-        self.same = float((counts.diagonal().sum() + 1) / (counts.sum() + 2))
-        self.bigram = (counts + 10 * self.unigram) / (counts.sum(1, keepdim=True) + 10)  # [K, K]
-
-    def probability(self, before: Tensor, after: Tensor) -> dict[str, Tensor]:
-        """What each baseline gives the codes `after`, float64 [N], where the codes `before`, int64 [N], were."""
-        changed = (1 - self.same) * self.unigram[after] / (1 - self.unigram[before])
-        return {
-            "unigram": self.unigram[after],
-            "same": torch.where(before == after, self.same, changed),
-            "bigram": self.bigram[before, after],
-        }
-
-    def bits_per_code(self, episodes: list[CodedEpisode]) -> dict[str, float]:
-        return {name: float(-p.log2().mean()) for name, p in self.probability(*_successions(episodes)).items()}
-
-
-def _successions(episodes: list[CodedEpisode]) -> tuple[Tensor, Tensor]:
+def successions(episodes: list[CodedEpisode]) -> tuple[Tensor, Tensor]:
     """Every code of every frame but the last, int64 [N], and the one at its place in the next frame, int64 [N]."""
     before, after = (torch.cat([e.codes[part].flatten() for e in episodes]) for part in (slice(-1), slice(1, None)))
     return before, after

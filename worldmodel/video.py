@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from worldmodel.blocks import ResidualBlock
 from worldmodel.errors import UserError
 from worldmodel.quantizer import VectorQuantizer
 
@@ -23,6 +24,8 @@ class VideoConfig:
     """Channels of the encoder and the decoder."""
     encoder_blocks: int = 3
     decoder_blocks: int = 3
+    encoder_kernel: int = 1
+    """Side of the encoder's residual convolutions. With 1, a code is about its own patch and nothing beside it."""
     memory: int = 2
     """Frames that the encoder and the decoder see: frame t's codes depend on frames t-memory+1 to t, and its
     picture on the codes of the same frames."""
@@ -60,6 +63,7 @@ def video_preset(name: str, frame_size: tuple[int, int]) -> VideoConfig:
             strides=(2, 2),
             width=128,
             encoder_blocks=2,
+            encoder_kernel=3,
             decoder_blocks=2,
             code_dim=64,
             ema_decay=None,
@@ -102,23 +106,23 @@ class VideoVQVAE(nn.Module):
         channels = 3
         for i, stride in enumerate(config.strides):
             time = config.memory if i == 0 else 1
-            stem += [_SpaceToDepth(stride), _conv(channels * stride**2, width, time=time, space=1 if stride > 4 else 3)]
+            stem += [_SpaceToDepth(stride), _conv(channels * stride**2, width, 1 if stride > 4 else 3, time=time)]
             channels = width
         self.encoder = nn.Sequential(
             *stem,
-            *(_ResidualBlock(width) for _ in range(config.encoder_blocks)),
+            *(ResidualBlock(width, _conv, config.encoder_kernel) for _ in range(config.encoder_blocks)),
             nn.ReLU(),
-            _conv(width, dim, space=1),
+            _conv(width, dim, 1),
         )
         self.quantizer = VectorQuantizer(config.num_codes, dim, ema_decay=config.ema_decay, unit_norm=config.unit_norm)
         head: list[nn.Module] = []
         for i, stride in enumerate(reversed(config.strides)):
             last = i == len(config.strides) - 1
             channels = 3 if last else width
-            head += [nn.ReLU(), _conv(width, channels * stride**2, space=3), _DepthToSpace(stride)]
+            head += [nn.ReLU(), _conv(width, channels * stride**2, 3), _DepthToSpace(stride)]
         self.decoder = nn.Sequential(
-            _conv(dim, width, time=config.memory),
-            *(_ResidualBlock(width) for _ in range(config.decoder_blocks)),
+            _conv(dim, width, 3, time=config.memory),
+            *(ResidualBlock(width, _conv) for _ in range(config.decoder_blocks)),
             *head,
         )
 
@@ -169,21 +173,9 @@ def to_frames(video: Tensor) -> Tensor:
     return rearrange(rounded, "b c t h w -> b t h w c")
 
 
-def _conv(inputs: int, outputs: int, *, time: int = 1, space: int = 3) -> nn.Conv3d:
+def _conv(inputs: int, outputs: int, space: int, time: int = 1) -> nn.Conv3d:
     """A convolution over `time` frames up to the present one (it pads no time: the caller brings the past)."""
     return nn.Conv3d(inputs, outputs, (time, space, space), padding=(0, space // 2, space // 2))
-
-
-class _ResidualBlock(nn.Module):
-    """ReLU, 3x3, ReLU, 1x1 (§4.1), inside each frame; starts as the identity."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.ReLU(), _conv(width, width), nn.ReLU(inplace=True), _conv(width, width, space=1))
-        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
 
 
 class _SpaceToDepth(nn.Module):

@@ -9,18 +9,16 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor, nn
 
 from worldmodel.allocator import keep_freed_memory
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
+from worldmodel.folders import find_model, with_tuples
 from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
 from worldmodel.video import VideoConfig, VideoVQVAE
 
-BUNDLED = Path(__file__).parent / "pretrained"
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -183,7 +181,7 @@ class WorldModel(nn.Module):
         Raises `UserError` when there is no such model, or its files are damaged.
         """
         keep_freed_memory()
-        folder = _find(name)
+        folder = find_model(name)
         config = _read_config(folder / "config.json")
         contexts = _read_contexts(folder, config)
         weights = read_tensors(folder / "model.safetensors")
@@ -202,23 +200,6 @@ def fast_layout(module: M) -> M:
         if parameter.ndim in formats:
             parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
     return module
-
-
-def _find(name: str | Path) -> Path:
-    """The folder of the model called `name`, downloaded if it is on the Hub."""
-    for folder in (BUNDLED / name, Path(name)):
-        if (folder / "config.json").is_file():
-            return folder
-    if Path(name).is_dir():
-        raise UserError(f"{name} is not a model: it has no config.json.")
-    bundled = ", ".join(sorted(p.name for p in BUNDLED.glob("*/"))) or "none"
-    missing = f"There is no model {name}: it is neither bundled ({bundled}), nor a folder, nor a repository on the Hub."
-    if str(name).count("/") != 1:
-        raise UserError(missing)
-    try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "README.md"]))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UserError(missing) from error
 
 
 def _read_config(path: Path) -> WorldConfig:
@@ -256,18 +237,7 @@ def _read_contexts(folder: Path, config: WorldConfig) -> ContextBank | None:
     return ContextBank(codes, actions)
 
 
-def model_name(name: str | Path) -> str:
-    """What to call a model in a report: its bundled name or folder, or RUN for RUN/model, where training leaves it."""
-    folder = Path(name).resolve()
-    return (folder.parent if folder.name == "model" else folder).name
-
-
 def check_temperature(temperature: float) -> None:
     """Raise `UserError` for a temperature that no distribution survives."""
     if not 1e-6 <= temperature <= 1e6:
         raise UserError(f"The temperature is above 0 (1 as learned, below 1 likelier), not {temperature:g}.")
-
-
-def with_tuples(raw: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only; configs are made of tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}

@@ -1,0 +1,163 @@
+"""The image VQ-VAE (§4.1, §4.2): a picture as a grid of discrete codes."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from worldmodel.blocks import ResidualBlock
+from worldmodel.errors import UserError
+from worldmodel.likelihood import LIKELIHOODS, LikelihoodName
+from worldmodel.quantizer import VectorQuantizer
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """The shape of a model of images: a VQ-VAE, or one of the baselines that it is compared with."""
+
+    image_size: tuple[int, int]
+    """Height and width in pixels."""
+    width: int = 256
+    """Channels of the encoder and the decoder."""
+    downsamplings: int = 2
+    """Convolutions of stride two: a place of the grid of codes stands for a patch of 2^downsamplings pixels a side."""
+    blocks: int = 2
+    """Residual blocks of the encoder, and of the decoder."""
+    maps: int = 1
+    """Codes a place, each from a codebook of its own."""
+    num_codes: int = 512
+    code_dim: int = 64
+    ema_decay: float | None = 0.99
+    likelihood: LikelihoodName = "mse"
+
+    def __post_init__(self) -> None:
+        patch = 2**self.downsamplings
+        if any(side % patch for side in self.image_size):
+            raise UserError(
+                f"Images of {self.image_size[0]}x{self.image_size[1]} do not divide into patches of side {patch}."
+            )
+        if self.num_codes > 2**15:
+            raise UserError(f"A dictionary has at most {2**15} codes, not {self.num_codes}.")
+
+    @property
+    def code_shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid of codes."""
+        return self.image_size[0] // 2**self.downsamplings, self.image_size[1] // 2**self.downsamplings
+
+    @property
+    def features(self) -> int:
+        """Channels of the latents: all maps side by side."""
+        return self.maps * self.code_dim
+
+
+PRESETS = {
+    "cifar10": ImageConfig((32, 32), maps=10, code_dim=16, likelihood="categorical"),  # 8x8x10 codes (§4.1)
+    "imagenet": ImageConfig((128, 128)),  # 32x32x1 codes: 42.6 times fewer bits (§4.2)
+    "dmlab": ImageConfig((84, 84), width=128),  # 21x21x1 codes (§4.2)
+}
+
+
+@dataclass
+class ImageLoss:
+    """What a model of images makes of a batch; what it minimises, and its parts.
+
+    `rate` and `distortion` are in nats an image: what the latents take, and what the pixels take given them.
+    """
+
+    total: Tensor  # scalar
+    distortion: Tensor  # float [B]: -log p(x|z)
+    rate: Tensor  # float [B]
+    codes: Tensor | None  # int64 [B, M, h, w], where the latents are discrete
+
+
+class ImageVQVAE(nn.Module):
+    """Encoder, one codebook a map, and a deterministic decoder, over images uint8 [B, H, W, 3].
+
+    Codes are int64 [B, M, h, w], M maps of h x w.
+    """
+
+    def __init__(self, config: ImageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.likelihood = LIKELIHOODS[config.likelihood]
+        self.encoder = ImageEncoder(config, config.features)
+        self.quantizers = nn.ModuleList(
+            VectorQuantizer(config.num_codes, config.code_dim, ema_decay=config.ema_decay) for _ in range(config.maps)
+        )
+        self.decoder = image_decoder(config, config.features)
+
+    def forward(self, images: Tensor) -> ImageLoss:
+        """Eq. 3. The first term counts in nats a sub-pixel, so that no image size changes its weight.
+
+        The rate is that of the uniform prior of §3.2, log K a code: a constant.
+        """
+        latents = self.encoder(images)
+        quantized = [quantizer(part) for quantizer, part in zip(self.quantizers, self._maps(latents), strict=True)]
+        outputs = self.decoder(torch.cat([q.vectors for q in quantized], 1))
+        distortion = self.likelihood.nats(outputs, images)
+        codes = torch.stack([q.codes for q in quantized], 1)
+        codebooks = torch.stack([q.loss for q in quantized]).sum()
+        rate = torch.full_like(distortion, codes[0].numel() * math.log(self.config.num_codes))
+        return ImageLoss(distortion.mean() / images[0].numel() + codebooks, distortion, rate, codes)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes, int64 [B, M, h, w], of images, uint8 [B, H, W, 3]."""
+        parts = zip(self.quantizers, self._maps(self.encoder(images)), strict=True)
+        return torch.stack([quantizer.encode(part) for quantizer, part in parts], 1)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images, uint8 [B, H, W, 3], of codes, int64 [B, M, h, w]."""
+        return self.likelihood.best(self.decode_outputs(codes))
+
+    def decode_outputs(self, codes: Tensor) -> Tensor:
+        """What the decoder says of the pixels, float [B, 3 * C, H, W] (see `Likelihood`), given codes [B, M, h, w]."""
+        vectors = [quantizer.lookup(codes[:, m]) for m, quantizer in enumerate(self.quantizers)]  # type: ignore[operator]
+        return self.decoder(torch.cat(vectors, 1))
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images, uint8 [B, H, W, 3], as their codes keep them."""
+        return self.decode(self.encode(images))
+
+    @property
+    def usage(self) -> float:
+        """Fraction of the dictionaries in use (see `VectorQuantizer.usage`)."""
+        return sum(quantizer.usage for quantizer in self.quantizers) / len(self.quantizers)  # type: ignore[misc]
+
+    def _maps(self, latents: Tensor) -> tuple[Tensor, ...]:
+        """[B, M * D, h, w] -> M of [B, D, h, w]."""
+        return latents.chunk(self.config.maps, 1)
+
+
+class ImageEncoder(nn.Module):
+    """4x4 convolutions of stride two, then residual blocks (§4.1)."""
+
+    def __init__(self, config: ImageConfig, outputs: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, config.width, 4, stride=2, padding=1)]
+        for _ in range(config.downsamplings - 1):
+            layers += [nn.ReLU(), nn.Conv2d(config.width, config.width, 4, stride=2, padding=1)]
+        layers += [ResidualBlock(config.width, _conv) for _ in range(config.blocks)]
+        self.layers = nn.Sequential(*layers, nn.ReLU(), _conv(config.width, outputs, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3], seen as floats in [-0.5, 0.5] -> float [B, outputs, h, w]."""
+        floats = rearrange(images, "b h w c -> b c h w").to(self.layers[-1].weight.dtype) / 255 - 0.5  # channels last
+        return self.layers(floats)
+
+
+def image_decoder(config: ImageConfig, inputs: int) -> nn.Sequential:
+    """The encoder's mirror (§4.1), up to what the likelihood asks: [B, inputs, h, w] -> [B, 3 * C, H, W]."""
+    layers: list[nn.Module] = [_conv(inputs, config.width, 3)]
+    layers += [ResidualBlock(config.width, _conv) for _ in range(config.blocks)]
+    for _ in range(config.downsamplings - 1):
+        layers += [nn.ReLU(), nn.ConvTranspose2d(config.width, config.width, 4, stride=2, padding=1)]
+    outputs = 3 * LIKELIHOODS[config.likelihood].outputs
+    return nn.Sequential(*layers, nn.ReLU(), nn.ConvTranspose2d(config.width, outputs, 4, stride=2, padding=1))
+
+
+def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
