@@ -25,6 +25,10 @@ COMMANDS = {
     "benchmark": ("scripts.benchmark", "How far can dreams be trusted? Models and baselines, at every horizon."),
     "compare": ("scripts.compare", "Two benchmark reports: which is better where."),
     "bench-speed": ("scripts.bench_speed", "How fast models dream here, and where the time goes."),
+    "train-image": ("scripts.train_image", "Train an image VQ-VAE and the prior over its codes."),
+    "sample": ("scripts.sample", "New images from a model of images."),
+    "reconstruct": ("scripts.reconstruct", "Images as a model's codes keep them."),
+    "likelihood": ("scripts.likelihood", "What a model of images is worth on held-out ones, in bits."),
     "demo": ("scripts.demo", "See it all in a few minutes: dreams, then the whole loop live."),
 }
 

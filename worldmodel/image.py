@@ -137,7 +137,8 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: ImageConfig, outputs: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, config.width, 4, stride=2, padding=1)]
+        self.first = nn.Conv2d(3, config.width, 4, stride=2, padding=1)
+        layers: list[nn.Module] = []
         for _ in range(config.downsamplings - 1):
             layers += [nn.ReLU(), nn.Conv2d(config.width, config.width, 4, stride=2, padding=1)]
         layers += [ResidualBlock(config.width, _conv) for _ in range(config.blocks)]
@@ -145,8 +146,8 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, H, W, 3], seen as floats in [-0.5, 0.5] -> float [B, outputs, h, w]."""
-        floats = rearrange(images, "b h w c -> b c h w").to(self.layers[-1].weight.dtype) / 255 - 0.5  # channels last
-        return self.layers(floats)
+        floats = rearrange(images, "b h w c -> b c h w").to(self.first.weight.dtype) / 255 - 0.5  # channels last
+        return self.layers(self.first(floats))
 
 
 def image_decoder(config: ImageConfig, inputs: int) -> nn.Sequential:

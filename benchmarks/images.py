@@ -1,0 +1,133 @@
+"""The comparison of §4.1: VAE, VQ-VAE and VIMCO on CIFAR-10, at one budget, over some capacities.
+
+    python benchmarks/images.py --data DATA/cifar10 --out runs/images
+
+DATA/cifar10 is any of the layouts that `worldmodel train-image` reads. Each model is trained for the same number of
+steps, of the same images, by the same optimizer, and scored on held-out images a few times on the way. Writes the
+table to OUT/images.json and prints it; run it again to go on after an interruption.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from worldmodel.baselines import ImageVAE, ImageVIMCO
+from worldmodel.errors import UserError
+from worldmodel.files import write_text
+from worldmodel.image import PRESETS, ImageConfig, ImageVQVAE
+from worldmodel.image_data import Images, load_images
+from worldmodel.image_evaluation import evaluate_bound
+from worldmodel.image_objectives import AnyImageModel, ImageObjective
+from worldmodel.image_recipe import check_size
+from worldmodel.likelihood import LikelihoodName
+from worldmodel.training import Batch, FitConfig, fit
+
+MODELS: dict[str, Callable[[ImageConfig], AnyImageModel]] = {
+    "VAE": ImageVAE,
+    "VQ-VAE": ImageVQVAE,
+    "VIMCO": ImageVIMCO,
+}
+
+
+@dataclass
+class Args:
+    data: str
+    out: Path = Path("runs/images")
+    steps: int = 2_000
+    batch: int = 16
+    lr: float = 1e-3
+    width: int = 64
+    """Channels of all models; the paper has 256."""
+    maps: tuple[int, ...] = (2, 10)
+    """Capacities: codes a place. A VAE has as many latents as these have dimensions."""
+    likelihood: LikelihoodName = "logistic"
+    models: tuple[str, ...] = tuple(MODELS)
+    test_images: int = 500
+    points: int = 5
+    """Of the curve over steps."""
+
+
+class Scored(ImageObjective):
+    """Scores the model on held-out images a few times while it trains."""
+
+    def __init__(self, model: AnyImageModel, train: Images, test: Images, args: Args) -> None:
+        super().__init__(model, train, size=args.steps * args.batch)
+        self.test, self.every, self.step, self.curve = test, args.steps // args.points, 0, {}  # type: ignore[var-annotated]
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        if self.step % self.every == 0 and self.step:
+            self.score()
+        self.step += 1
+        return super().loss(batch)
+
+    def score(self) -> None:
+        self.model.eval()
+        self.curve[self.step] = evaluate_bound(self.model, self.test.pixels)
+        self.model.train()
+
+
+def main(args: Args) -> None:
+    train, test = (load_images(args.data, split, (32, 32)) for split in ("train", "test"))
+    chosen = torch.linspace(0, len(test) - 1, args.test_images).round().long()
+    test = Images(test.pixels[chosen], None, ())
+    check_size(train, PRESETS["cifar10"])
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "images.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    for maps in args.maps:
+        config = dataclasses.replace(
+            PRESETS["cifar10"], width=args.width, maps=maps, likelihood=args.likelihood, ema_decay=0.99
+        )
+        for name in args.models:
+            if any(row["model"] == name and row["maps"] == maps for row in rows):
+                continue
+            torch.manual_seed(0)
+            model = MODELS[name](config)
+            objective = Scored(model, train, test, args)
+            begin = time.process_time()
+            fit(objective, FitConfig(args.steps, args.batch, args.lr), args.out / f"{name}-{maps}")
+            objective.score()
+            rows.append(
+                {
+                    "model": name,
+                    "maps": maps,
+                    "likelihood": args.likelihood,
+                    "width": args.width,
+                    "parameters": sum(p.numel() for p in model.parameters()),
+                    "steps": args.steps,
+                    "batch": args.batch,
+                    "images_tested": len(test),
+                    "cpu_seconds": round(time.process_time() - begin),
+                    **objective.curve[args.steps],
+                    "curve": {step: score["bits_per_dim"] for step, score in objective.curve.items()},
+                }
+            )
+            write_text(path, json.dumps(rows, indent=2) + "\n")
+    print(table(rows))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| model | maps | bits/dim | rate | distortion | parameters | steps of | CPU seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r['model']} | {r['maps']} | {r['bits_per_dim']:.3f} | {r['rate']:.3f} | {r['distortion']:.3f} "
+            f"| {r['parameters']:,} | {r['steps']:,} x {r['batch']} | {r['cpu_seconds']:,} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Args))
+    except UserError as error:
+        raise SystemExit(str(error)) from error

@@ -1,0 +1,59 @@
+"""`worldmodel likelihood`: what a model of images is worth on held-out ones, in bits and decibels."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from worldmodel.files import write_text
+from worldmodel.image_data import Images, load_images
+from worldmodel.image_evaluation import Result, evaluate_images
+from worldmodel.image_model import ImageModel
+from worldmodel.image_recipe import check_size
+
+
+@dataclass
+class Args:
+    """Measure a model of images: bits per dim, bits per code, and how well its codes keep pictures."""
+
+    model: str
+    """A folder made by `worldmodel train-image`, or a Hub id."""
+    data: str
+    """The images that it was trained on, for the baselines; of the held-out ones too, unless there is --test."""
+    test: str | None = None
+    """Held-out images, where they are elsewhere: an episode store has no splits."""
+    limit: int = 2_000
+    """Take so many held-out images, spread evenly."""
+    out: Path | None = None
+    """Write the figures here, too, as json."""
+
+
+def main(args: Args) -> None:
+    model = ImageModel.from_pretrained(args.model)
+    size = model.config.image.image_size
+    training = _spread(load_images(args.data, "train", size), 10_000)
+    images = _spread(load_images(args.test or args.data, "test", size), args.limit)
+    check_size(images, model.config.image)
+    result = evaluate_images(model, images, training)
+    for line in _lines(result):
+        print(line)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(args.out, json.dumps(result, indent=2) + "\n")
+
+
+def _spread(images: Images, limit: int) -> Images:
+    """At most `limit` of the images, evenly."""
+    if len(images) <= limit:
+        return images
+    chosen = torch.linspace(0, len(images) - 1, limit).round().long()
+    return Images(images.pixels[chosen], None if images.labels is None else images.labels[chosen], images.classes)
+
+
+def _lines(result: Result, prefix: str = "") -> list[str]:
+    lines = []
+    for name, value in result.items():
+        title = f"{prefix}{name.replace('_', ' ')}"
+        lines += _lines(value, f"{title}, ") if isinstance(value, dict) else [f"{title}: {value:.4g}"]
+    return lines

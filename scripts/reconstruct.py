@@ -1,0 +1,47 @@
+"""`worldmodel reconstruct`: images -> what a model's codes keep of them (Figures 2 and 5 of the paper)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from worldmodel.errors import UserError
+from worldmodel.image_data import load_images
+from worldmodel.image_model import ImageModel
+from worldmodel.image_recipe import check_size
+from worldmodel.metrics import psnr
+from worldmodel.pictures import strips, write_png
+
+
+@dataclass
+class Args:
+    """Draw images as a model's codes keep them; for a model with a second stage also as its three codes do."""
+
+    model: str
+    """A folder made by `worldmodel train-image`, or a Hub id."""
+    data: str
+    """Images: CIFAR-10's own files, sheets of images, a folder of images a class, or an episode store."""
+    out: Path = Path("runs/reconstructions.png")
+    """The picture: given, reconstructed and, with a second stage, drawn from three codes an image."""
+    split: Literal["train", "test"] = "test"
+    n: int = 8
+    """How many images, spread evenly over the data."""
+    seed: int = 0
+    """Of the second stage's draws."""
+
+
+def main(args: Args) -> None:
+    model = ImageModel.from_pretrained(args.model)
+    images = load_images(args.data, args.split, model.config.image.image_size)
+    check_size(images, model.config.image)
+    if not 1 <= args.n <= len(images) or args.seed < 0:
+        raise UserError(f"--n is from 1 to {len(images)}, as many images as there are, and the seed is 0 or more.")
+    chosen = images.pixels[torch.linspace(0, len(images) - 1, args.n).round().long()]
+    decoded = model.vqvae.reconstruct(chosen)
+    rows = [("given", chosen), ("reconstructed", decoded)]
+    if model.second_stage is not None:
+        rows.append((f"from {model.second_stage.config.latents} codes", model.resample(chosen, seed=args.seed)))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_png(args.out, strips(rows))
+    print(f"{args.out}: {float(psnr(decoded, chosen).mean()):.1f} dB.")

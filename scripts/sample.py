@@ -1,0 +1,57 @@
+"""`worldmodel sample`: a model of images -> new images, drawn from its prior (Figures 3 and 4 of the paper)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from worldmodel.errors import UserError
+from worldmodel.image_model import ImageModel
+from worldmodel.pictures import tile, write_png
+
+COLUMNS = 8
+
+
+@dataclass
+class Args:
+    """Draw new images from a model's prior."""
+
+    model: str
+    """A folder made by `worldmodel train-image`, or a Hub id."""
+    out: Path = Path("runs/samples.png")
+    """The picture, a row of eight images a class."""
+    label: tuple[str, ...] = ()
+    """Classes to draw, by name or number; all of them if not given. For a model that knows classes."""
+    rows: int = 2
+    """Rows of eight images; for a model that knows classes, of each class."""
+    temperature: float = 1.0
+    """Below 1 images keep to what is likely."""
+    seed: int = 0
+
+
+def main(args: Args) -> None:
+    if args.rows < 1 or args.seed < 0:
+        raise UserError("There is one row at least, and the seed is 0 or more.")
+    model = ImageModel.from_pretrained(args.model)
+    classes = model.config.classes
+    if args.label and not classes:
+        raise UserError(f"{args.model} knows no classes: leave out --label.")
+    labels: list[int | None] = [_label(name, classes) for name in args.label]
+    labels = labels or [*range(len(classes))] or [None]
+    drawn = [
+        model.sample(COLUMNS * args.rows, label=label, seed=args.seed + i, temperature=args.temperature)
+        for i, label in enumerate(labels)
+    ]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_png(args.out, Image.fromarray(tile(torch.cat(drawn).unflatten(0, (-1, COLUMNS))).numpy()))
+    named = ", ".join(classes[label] for label in labels if label is not None)
+    print(f"{args.out}: {named or 'samples'}, from top to bottom.")
+
+
+def _label(name: str, classes: tuple[str, ...]) -> int:
+    if name in classes:
+        return classes.index(name)
+    if name.isdecimal() and int(name) < len(classes):
+        return int(name)
+    raise UserError(f"There is no class {name}; the model knows {', '.join(classes)}.")

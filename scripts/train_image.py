@@ -1,0 +1,85 @@
+"""`worldmodel train-image`: images -> an image VQ-VAE and the prior over its codes."""
+
+import dataclasses
+import json
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from worldmodel.errors import UserError
+from worldmodel.files import write_text
+from worldmodel.image import PRESETS
+from worldmodel.image_data import Images, load_images
+from worldmodel.image_model import ImageModel
+from worldmodel.image_recipe import ImageRecipe, check_size, learn_images
+
+
+@dataclass
+class Args:
+    """Train a model of images: the VQ-VAE, then the prior over its codes, then, for dmlab, the second stage.
+
+    Run the same command again to go on after an interruption: each part resumes from its last checkpoint.
+    """
+
+    data: Annotated[str, tyro.conf.Positional]
+    """Images to learn from: CIFAR-10's own files, sheets of images, a folder of images a class, or an episode store."""
+    out: Path
+    """Folder for checkpoints, TensorBoard logs and, at the end, the model itself (OUT/model)."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    recipe: Annotated[ImageRecipe, tyro.conf.arg(name="")] = field(default_factory=ImageRecipe)
+
+
+def main(args: Args) -> None:
+    if args.device not in ("cpu", "cuda") or (args.device == "cuda" and not torch.cuda.is_available()):
+        raise UserError(f"There is no device {args.device} here: train with --device cpu.")
+    config = PRESETS[args.recipe.preset]
+    images = load_images(args.data, "train", config.image_size)
+    check_size(images, config)
+    _write_settings(args)
+    try:
+        model = learn_images(images, args.recipe, args.out, args.device)
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on from here.")
+        raise
+    model.save_pretrained(args.out / "model", card=_card(args, images, model))
+    print(f"The model is in {args.out / 'model'}: try `worldmodel sample --model {args.out / 'model'}`.")
+
+
+def _write_settings(args: Args) -> None:
+    """Leave `train.json` beside the checkpoints, unless another training lives there already."""
+    settings = {"data": args.data, **dataclasses.asdict(args.recipe)}
+    path = args.out / "train.json"
+    if path.exists():
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is damaged; choose another --out, or remove it.") from error
+        other = [f"{name} {before.get(name)}" for name, value in settings.items() if before.get(name) != value]
+        if other:
+            raise UserError(f"{args.out} holds a training with {', '.join(other)}; choose another --out.")
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(settings, indent=2) + "\n")
+
+
+def _card(args: Args, images: Images, model: ImageModel) -> str:
+    """The model card: what the model has seen, and the command that made it."""
+    config = model.config.image
+    standard = dataclasses.asdict(ImageRecipe())
+    options = {k: v for k, v in dataclasses.asdict(args.recipe).items() if v != standard[k]}
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    shape = " x ".join(map(str, (*config.code_shape, config.maps)))
+    return f"""# A model of images
+
+Learned from {len(images)} images with
+
+    {shlex.join(["worldmodel", "train-image", args.data, "--out", str(args.out), *words])}
+
+- Images: {config.image_size[0]} x {config.image_size[1]}, as {shape} codes of {config.num_codes}.
+- Classes: {", ".join(images.classes) or "none"}.
+
+Draw with it: `worldmodel sample --model FOLDER`.
+"""

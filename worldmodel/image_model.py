@@ -1,0 +1,108 @@
+"""What is kept of images: a VQ-VAE, the prior over its codes, and where there is one a second stage (§4.1, §4.2)."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.errors import UserError
+from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
+from worldmodel.folders import find_model, with_tuples
+from worldmodel.image import ImageConfig, ImageVQVAE
+from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
+from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
+
+
+@dataclass(frozen=True)
+class ImageModelConfig:
+    """All that a folder of weights needs to draw images again."""
+
+    image: ImageConfig
+    prior: PixelCNNConfig
+    second_stage: GlobalConfig | None = None
+    classes: tuple[str, ...] = ()
+    """Names of the classes that the prior knows apart, in the order of their labels."""
+
+
+class ImageModel(nn.Module):
+    """Codes are drawn by the prior and decoded to pixels by the VQ-VAE."""
+
+    def __init__(self, config: ImageModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vqvae = ImageVQVAE(config.image)
+        self.prior = PixelCNN(config.prior)
+        self.second_stage = None if config.second_stage is None else GlobalVQVAE(config.second_stage)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, label: int | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
+        """`n` new images, uint8 [N, H, W, 3]; of one class, where the prior knows classes.
+
+        Raises `UserError` for a label where there are no classes, for none where there are, and for one out of range.
+        """
+        labels = None if label is None else torch.full((n,), label)
+        codes, _ = self.prior.sample(self._uniforms(n, seed), label=labels, temperature=temperature)
+        return self.vqvae.decode(codes)
+
+    @torch.no_grad()
+    def resample(self, images: Tensor, *, seed: int = 0) -> Tensor:
+        """Images, uint8 [B, H, W, 3], as the second stage's few global codes keep them: its decoder's draws (Figure 5).
+
+        Raises `UserError` where there is no second stage.
+        """
+        if self.second_stage is None:
+            raise UserError("This model has no second stage: train one with --preset dmlab.")
+        latents = self.second_stage.encode(self.vqvae.encode(images))
+        uniforms = self._uniforms(len(images), seed)
+        codes, _ = self.second_stage.decoder.sample(uniforms, vector=self.second_stage.vector(latents))
+        return self.vqvae.decode(codes)
+
+    def _uniforms(self, n: int, seed: int) -> Tensor:
+        """Numbers in [0, 1) for the codes of n images, float [N, M, h, w]."""
+        shape = (n, self.config.image.maps, *self.config.image.code_shape)
+        return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+    def save_pretrained(self, folder: str | Path, *, card: str) -> None:
+        """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`, in place of what was there."""
+        with new_folder(Path(folder)) as new:
+            config = {"kind": "image", **dataclasses.asdict(self.config)}
+            write_text(new / "config.json", json.dumps(config, indent=2) + "\n")
+            weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+            write_tensors(new / "model.safetensors", weights)
+            write_text(new / "README.md", card)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path) -> Self:
+        """Load a bundled model by its name, a folder by its path, or a Hub repository by its id.
+
+        Raises `UserError` when there is no such model, it is not one of images, or its files are damaged.
+        """
+        folder = find_model(name)
+        config = _read_config(folder / "config.json")
+        weights = read_tensors(folder / "model.safetensors")
+        try:
+            model = cls(config)
+            model.load_state_dict(weights)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UserError(f"The weights in {folder} do not fit its config.json; fetch or train it again.") from error
+        return model.eval()
+
+
+def _read_config(path: Path) -> ImageModelConfig:
+    try:
+        raw = json.loads(path.read_text())
+        if raw.get("kind") != "image":
+            raise UserError(f"{path.parent} is not a model of images: it was not made by `worldmodel train-image`.")
+        second = raw["second_stage"]
+        return ImageModelConfig(
+            ImageConfig(**with_tuples(raw["image"])),
+            PixelCNNConfig(**with_tuples(raw["prior"])),
+            None if second is None else GlobalConfig(**with_tuples(second)),
+            tuple(raw["classes"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error

@@ -1,0 +1,103 @@
+"""What the models of images are trained for: eq. 3 or its rivals on pixels, then likelihood on codes."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from worldmodel.baselines import ImageVAE, ImageVIMCO
+from worldmodel.image import ImageVQVAE
+from worldmodel.image_data import Images
+from worldmodel.likelihood import bits_per_dim
+from worldmodel.pictures import tile
+from worldmodel.pixelcnn import PixelCNN
+from worldmodel.quantizer import perplexity
+from worldmodel.rows import RandomRows
+from worldmodel.training import Batch
+from worldmodel.two_stage import GlobalVQVAE
+
+AnyImageModel = ImageVQVAE | ImageVAE | ImageVIMCO
+
+
+class ImageObjective:
+    """The loss of a VQ-VAE, a VAE or VIMCO on random images."""
+
+    name = "images"
+
+    def __init__(self, model: AnyImageModel, images: Images, *, size: int, seed: int = 0) -> None:
+        self.model = model
+        self.dataset = RandomRows({"images": images.pixels}, size=size, seed=seed)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        out = self.model(batch["images"])
+        size = self.model.config.image_size
+        scalars = {name: bits_per_dim(x.detach(), size).mean().item() for name, x in _parts(out.distortion, out.rate)}
+        if out.codes is not None:
+            maps = out.codes.transpose(0, 1)  # [M, B, h, w]
+            scalars["perplexity"] = sum(float(perplexity(m, self.model.config.num_codes)) for m in maps) / len(maps)
+        return out.total, scalars
+
+    @torch.no_grad()
+    def pictures(self) -> dict[str, Tensor]:
+        images = _first(self.dataset, "images", next(self.model.parameters()).device)
+        return {"given (top), reconstructed (bottom)": tile(torch.stack([images, self.model.reconstruct(images)]))}
+
+    def trouble(self) -> str | None:
+        if isinstance(self.model, ImageVQVAE) and self.model.usage < 0.2:
+            return f"The codebook is collapsing: {self.model.usage:.0%} of its codes are in use."
+        return None
+
+
+class CodesObjective:
+    """-log p of a PixelCNN on grids of codes, class by class where they have labels."""
+
+    name = "prior"
+
+    def __init__(self, model: PixelCNN, codes: Tensor, labels: Tensor | None, *, size: int, seed: int = 0) -> None:
+        """`codes`: [N, M, h, w], of any integer type; `labels`: int64 [N]."""
+        self.model = model
+        fields = {"codes": codes} if labels is None else {"codes": codes, "labels": labels}
+        self.dataset = RandomRows(fields, size=size, seed=seed)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        codes = batch["codes"].long()
+        nats = -self.model.log_prob(codes, label=batch.get("labels")).mean() / codes[0].numel()
+        return nats, {"bits per code": nats.item() / math.log(2)}
+
+    def pictures(self) -> dict[str, Tensor]:
+        return {}  # codes are no pictures
+
+    def trouble(self) -> str | None:
+        return None
+
+
+class GlobalObjective:
+    """The loss of a second stage on grids of codes."""
+
+    name = "second stage"
+
+    def __init__(self, model: GlobalVQVAE, codes: Tensor, *, size: int, seed: int = 0) -> None:
+        """`codes`: [N, 1, h, w], of any integer type."""
+        self.model = model
+        self.dataset = RandomRows({"codes": codes}, size=size, seed=seed)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        out = self.model(batch["codes"].long())
+        bits = out.nats.mean().item() / (math.log(2) * batch["codes"][0].numel())
+        used = [float(perplexity(g, self.model.config.num_latent_codes)) for g in out.latents.T]
+        return out.total, {"bits per code": bits, "perplexity of the latents": sum(used) / len(used)}
+
+    def pictures(self) -> dict[str, Tensor]:
+        return {}
+
+    def trouble(self) -> str | None:
+        return None
+
+
+def _parts(distortion: Tensor, rate: Tensor) -> list[tuple[str, Tensor]]:
+    """What is logged, in bits a sub-pixel."""
+    return [("distortion", distortion), ("rate", rate), ("bits per dim", distortion + rate)]
+
+
+def _first(dataset: RandomRows, name: str, device: torch.device) -> Tensor:
+    return torch.stack([dataset[i][name] for i in range(min(8, len(dataset)))]).to(device)

@@ -1,0 +1,102 @@
+"""From a set of images to a model of them: the VQ-VAE, the prior over its codes, the second stage."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from worldmodel.errors import UserError
+from worldmodel.image import PRESETS, ImageConfig, ImageVQVAE
+from worldmodel.image_data import Images
+from worldmodel.image_model import ImageModel, ImageModelConfig
+from worldmodel.image_objectives import CodesObjective, GlobalObjective, ImageObjective
+from worldmodel.pixelcnn import PixelCNNConfig
+from worldmodel.training import FitConfig, fit
+from worldmodel.two_stage import GlobalConfig
+
+ENCODED_AT_ONCE = 64  # images
+
+
+@dataclass
+class ImageRecipe:
+    """What is trained, and for how long."""
+
+    preset: Literal["cifar10", "imagenet", "dmlab"] = "cifar10"
+    """Shape of the model: "cifar10" (32x32, 8x8x10 codes), "imagenet" (128x128, 32x32 codes) or "dmlab" (84x84, 21x21
+    codes, and a second stage of three codes an image)."""
+    steps: int = 20_000
+    """Steps of the VQ-VAE."""
+    batch: int = 32
+    lr: float = 1e-3
+    """Peak learning rate of the VQ-VAE."""
+    prior_steps: int = 10_000
+    prior_batch: int = 16
+    prior_lr: float = 2e-3
+    """Peak learning rate of the prior, and of the second stage."""
+    second_steps: int = 10_000
+    """Steps of the second stage, where the preset has one."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.lr < 1 and 0 < self.prior_lr < 1):
+            raise UserError("Learning rates are between 0 and 1.")
+        if min(self.steps, self.batch, self.prior_steps, self.prior_batch, self.second_steps) < 1 or self.seed < 0:
+            raise UserError("Steps and batches are 1 or more, and the seed is 0 or more.")
+
+
+def learn_images(images: Images, recipe: ImageRecipe, folder: Path, device: str) -> ImageModel:
+    """Train all parts of a model of `images`, or go on with them, in `folder`.
+
+    Raises `UserError` for images of another size than the preset's.
+    """
+    config = PRESETS[recipe.preset]
+    check_size(images, config)
+    vqvae = learn_vqvae(images, config, recipe, folder / "vqvae", device)
+    codes = encode_images(vqvae, images.pixels)
+    torch.manual_seed(recipe.seed)
+    model = ImageModel(_model_config(config, images, recipe)).to(device)
+    model.vqvae = vqvae
+    prior_size = recipe.prior_steps * recipe.prior_batch
+    prior = CodesObjective(model.prior, codes, images.labels, size=prior_size, seed=recipe.seed)
+    fit(prior, FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, recipe.seed), folder / "prior")
+    if model.second_stage is not None:
+        size = recipe.second_steps * recipe.prior_batch
+        objective = GlobalObjective(model.second_stage, codes, size=size, seed=recipe.seed)
+        schedule = FitConfig(recipe.second_steps, recipe.prior_batch, recipe.prior_lr, recipe.seed)
+        fit(objective, schedule, folder / "second_stage")
+    return model.bfloat16().float().eval()  # as it will be saved
+
+
+def learn_vqvae(images: Images, config: ImageConfig, recipe: ImageRecipe, folder: Path, device: str) -> ImageVQVAE:
+    """Train a VQ-VAE, or go on with it, in `folder`; its weights are rounded to what will be saved."""
+    torch.manual_seed(recipe.seed)
+    vqvae = ImageVQVAE(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    objective = ImageObjective(vqvae, images, size=recipe.steps * recipe.batch, seed=recipe.seed)
+    fit(objective, FitConfig(recipe.steps, recipe.batch, recipe.lr, recipe.seed), folder)
+    return vqvae.bfloat16().float().eval()
+
+
+def check_size(images: Images, config: ImageConfig) -> None:
+    """Raise `UserError` for images of another size than a model's."""
+    size = tuple(images.pixels.shape[1:3])
+    if size != config.image_size:
+        raise UserError(
+            f"The images are {size[0]}x{size[1]}, the model's {config.image_size[0]}x{config.image_size[1]}: choose "
+            "the preset of their size."
+        )
+
+
+@torch.no_grad()
+def encode_images(vqvae: ImageVQVAE, pixels: Tensor) -> Tensor:
+    """Codes, int16 [N, M, h, w], of images, uint8 [N, H, W, 3]; K is at most 2^15."""
+    device = next(vqvae.parameters()).device
+    return torch.cat([vqvae.encode(part.to(device)).short().cpu() for part in pixels.split(ENCODED_AT_ONCE)])
+
+
+def _model_config(image: ImageConfig, images: Images, recipe: ImageRecipe) -> ImageModelConfig:
+    shape = {"code_shape": image.code_shape, "num_codes": image.num_codes}
+    prior = PixelCNNConfig(**shape, maps=image.maps, classes=len(images.classes))  # type: ignore[arg-type]
+    second = GlobalConfig(**shape) if recipe.preset == "dmlab" else None  # type: ignore[arg-type]
+    return ImageModelConfig(image, prior, second, images.classes)

@@ -1,0 +1,90 @@
+"""The second stage of §4.2: a whole grid of codes as a few global codes, with a PixelCNN for decoder."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.blocks import ResidualBlock
+from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
+from worldmodel.quantizer import VectorQuantizer
+
+
+@dataclass(frozen=True)
+class GlobalConfig:
+    """The shape of a second stage over grids of h x w codes."""
+
+    code_shape: tuple[int, int]
+    num_codes: int
+    """K of the grid's codes."""
+    latents: int = 3
+    """Global codes a grid, each from a codebook of its own."""
+    num_latent_codes: int = 512
+    latent_dim: int = 32
+    width: int = 128
+    layers: int = 8
+    """Gated layers of the decoder."""
+
+
+@dataclass
+class GlobalLoss:
+    """What the second stage makes of a batch of grids."""
+
+    total: Tensor  # scalar
+    nats: Tensor  # float [B]: -log p(grid | latents)
+    latents: Tensor  # int64 [B, G]
+
+
+class GlobalVQVAE(nn.Module):
+    """Grids of codes, int64 [B, 1, h, w], to G global codes, int64 [B, G], and back by sampling.
+
+    Nothing but the quantized latents passes from the encoder to the decoder. The decoder could do without them, for it
+    is a prior by itself; having no KL term to gain from that, it does not (§4.2).
+    """
+
+    def __init__(self, config: GlobalConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, (rows, columns) = config.width, config.code_shape
+        layers: list[nn.Module] = []
+        while max(rows, columns) > 4:
+            layers += [_conv(width, width, 3, stride=2), ResidualBlock(width, _conv), nn.ReLU()]
+            rows, columns = -(-rows // 2), -(-columns // 2)
+        features = config.latents * config.latent_dim
+        self.embed = nn.Embedding(config.num_codes, width)
+        self.encoder = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * rows * columns, features))
+        self.quantizers = nn.ModuleList(
+            VectorQuantizer(config.num_latent_codes, config.latent_dim, ema_decay=0.99) for _ in range(config.latents)
+        )
+        decoder = PixelCNNConfig(
+            config.code_shape, config.num_codes, width=width, layers=config.layers, vector=features
+        )
+        self.decoder = PixelCNN(decoder)
+
+    def forward(self, codes: Tensor) -> GlobalLoss:
+        """Eq. 3 with the PixelCNN's -log p as its first term, in nats a code."""
+        quantized = [q(part) for q, part in zip(self.quantizers, self._parts(codes), strict=True)]
+        nats = -self.decoder.log_prob(codes, vector=torch.cat([q.vectors for q in quantized], 1))
+        codebooks = torch.stack([q.loss for q in quantized]).sum()
+        return GlobalLoss(
+            nats.mean() / codes[0].numel() + codebooks, nats, torch.stack([q.codes for q in quantized], 1)
+        )
+
+    @torch.no_grad()
+    def encode(self, codes: Tensor) -> Tensor:
+        """Global codes, int64 [B, G], of grids, int64 [B, 1, h, w]."""
+        parts = zip(self.quantizers, self._parts(codes), strict=True)
+        return torch.stack([q.encode(part) for q, part in parts], 1)  # type: ignore[operator]
+
+    def vector(self, latents: Tensor) -> Tensor:
+        """What the decoder is given: float [B, G * D] of global codes, int64 [B, G]."""
+        return torch.cat([q.lookup(latents[:, g]) for g, q in enumerate(self.quantizers)], 1)  # type: ignore[operator]
+
+    def _parts(self, codes: Tensor) -> tuple[Tensor, ...]:
+        """[B, 1, h, w] -> G of [B, D]."""
+        embedded = self.embed(codes[:, 0]).permute(0, 3, 1, 2)
+        return self.encoder(embedded).chunk(self.config.latents, 1)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
