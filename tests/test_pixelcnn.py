@@ -45,8 +45,8 @@ def pixelcnn(
     return model
 
 
-def conditions_for(model: PixelCNN, batch: int) -> dict[str, Tensor]:
-    config, given = model.config, {}
+def conditions_for(model: PixelCNN, batch: int) -> dict[str, Any]:
+    config, given = model.config, dict[str, Any]()
     if config.classes:
         given["label"] = torch.randint(config.classes, (batch,))
     if config.vector:
@@ -234,19 +234,20 @@ def test_what_is_drawn_comes_to_follow_the_condition(order: str, condition: str)
     config = PixelCNNConfig((3, 4), 4, width=16, layers=2, order=order, **CONDITIONS[condition])  # type: ignore[arg-type]
     model, which = PixelCNN(config), torch.arange(24) % 2
     sign = (which * 2 - 1).float()
-    given = {
+    every = {
         "label": which,
         "vector": sign[:, None].expand(-1, 4),
         "spatial": sign[:, None, None, None].expand(-1, 2, 3, 4),
-    }[condition]
+    }
+    given: dict[str, Any] = {condition: every[condition]}
     codes = which.view(-1, 1, 1, 1).expand(-1, 1, 3, 4)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(30):
-        loss = -model.log_prob(codes, **{condition: given}).mean()
+        loss = -model.log_prob(codes, **given).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    drawn, _ = model.sample(torch.rand(24, 1, 3, 4), **{condition: given})
+    drawn, _ = model.sample(torch.rand(24, 1, 3, 4), **given)
     assert (drawn == codes).float().mean() > 0.9
 
 
@@ -292,7 +293,7 @@ SPATIAL = torch.zeros(2, 2, 3, 4)
         ("spatial", {"spatial": SPATIAL.mT}, r"shape \[2, 2, 3, 4\]"),
     ],
 )
-def test_conditions_that_do_not_fit_are_refused(conditions: str, given: dict[str, Tensor], says: str) -> None:
+def test_conditions_that_do_not_fit_are_refused(conditions: str, given: dict[str, Any], says: str) -> None:
     model = pixelcnn("raster", (3, 4), **CONDITIONS[conditions])
     with pytest.raises(UserError, match=says):
         model(CODES, **given)

@@ -1,0 +1,93 @@
+"""The commands for images, run as a user would, on small data."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_episodes import PROVENANCE, make_episode
+from PIL import Image
+
+from scripts import cli
+from worldmodel.episodes import EpisodeStore
+from worldmodel.image_model import ImageModel
+from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
+
+TINY_TRAINING = ["--steps", "2", "--batch", "2", "--prior-steps", "2", "--prior-batch", "2", "--second-steps", "2"]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["worldmodel", *map(str, argv)])
+    return cli.main()
+
+
+def test_classes_are_learned_drawn_reconstructed_and_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("ant", "bee"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for i in range(3):
+                picture = Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8))
+                picture.save(tmp_path / "data" / split / name / f"{i}.png")
+    data, out = tmp_path / "data", tmp_path / "run"
+    assert run(monkeypatch, "train-image", data, "--preset", "cifar10", "--out", out, *TINY_TRAINING) == 0
+    assert run(monkeypatch, "train-image", data, "--preset", "cifar10", "--out", out, *TINY_TRAINING) == 0  # resumes
+    model = out / "model"
+    assert run(monkeypatch, "sample", "--model", model, "--label", "bee", "0", "--rows", 1, "--out", out / "s.png") == 0
+    assert Image.open(out / "s.png").size == (8 * 32, 2 * 32)
+    assert run(monkeypatch, "reconstruct", "--model", model, "--data", data, "--n", 3, "--out", out / "r.png") == 0
+    assert Image.open(out / "r.png").width == 3 * 32
+    assert run(monkeypatch, "likelihood", "--model", model, "--data", data, "--out", out / "bits.json") == 0
+    bits = json.loads((out / "bits.json").read_text())["bits_per_dim"]
+    rate = 8 * 8 * 10 * 9 / (32 * 32 * 3)
+    assert bits["uniform prior"] == pytest.approx(bits["distortion alone"] + rate, rel=1e-5)
+    capsys.readouterr()
+    assert run(monkeypatch, "sample", "--model", model, "--label", "cat") == 2
+    assert "no class cat; the model knows ant, bee" in capsys.readouterr().err
+    assert run(monkeypatch, "train-image", data, "--preset", "cifar10", "--out", out) == 2
+    assert "holds a training with steps 2" in capsys.readouterr().err
+    assert run(monkeypatch, "imagine", "--model", model) == 2
+    assert run(monkeypatch, "sample", "--model", "dmlab-seekavoid") == 2
+    assert "not a model of images" in capsys.readouterr().err
+
+
+def test_frames_of_a_store_get_a_second_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = str(tmp_path / "store")
+    store = EpisodeStore.create(address, frame_shape=(84, 84, 3), n_actions=3, provenance=PROVENANCE)
+    store.append(make_episode(4, frame_shape=(84, 84, 3)))
+    out = tmp_path / "run"
+    argv = ["train-image", address, "--preset", "dmlab", "--out", out, *TINY_TRAINING]
+    assert run(monkeypatch, *argv) == 0
+    model = ImageModel.from_pretrained(out / "model")
+    images = torch.from_numpy(store.frames(0, 0, 2))
+    again = model.resample(images, seed=1)
+    assert again.shape == images.shape
+    assert torch.equal(again, model.resample(images, seed=1))
+    assert model.second_stage is not None
+    assert model.second_stage.encode(model.vqvae.encode(images)).shape == (2, 3)
+
+
+def test_a_second_stage_learns_grids_that_its_latents_tell_apart() -> None:
+    torch.manual_seed(0)
+    model = GlobalVQVAE(GlobalConfig((5, 4), 6, latents=2, num_latent_codes=8, latent_dim=4, width=32, layers=1))
+    first = torch.randint(6, (64, 1, 1, 1)).expand(-1, -1, 5, 4)
+    noise = torch.randint(6, first.shape)
+    codes = torch.where(
+        torch.rand(first.shape) < 0.5, first, noise
+    )  # a colour, half hidden: local context is not enough
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(150):
+        loss = model(codes)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        vector = model.vector(model.encode(codes))
+        true = -model.decoder.log_prob(codes, vector=vector).mean()
+        shuffled = -model.decoder.log_prob(codes, vector=vector.roll(1, 0)).mean()
+    assert true < 0.9 * shuffled
