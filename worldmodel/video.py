@@ -25,7 +25,8 @@ class VideoConfig:
     encoder_blocks: int = 3
     decoder_blocks: int = 3
     encoder_kernel: int = 1
-    """Side of the encoder's residual convolutions. With 1, a code is about its own patch and nothing beside it."""
+    """Side of the encoder's residual convolutions. With 1, a code is about its own patch and nothing beside it:
+    what stands there looks the same to the prior wherever it is seen."""
     memory: int = 2
     """Frames that the encoder and the decoder see: frame t's codes depend on frames t-memory+1 to t, and its
     picture on the codes of the same frames."""
