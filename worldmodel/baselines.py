@@ -76,11 +76,12 @@ class ImageVIMCO(nn.Module):
     def sample(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """S draws from q(z|x): codes int64 [B, S, M, h, w], log q(z|x) and log p(x|z), float [B, S] each."""
         logits = rearrange(single(self.encoder(images)), "b (m k) h w -> b m h w k", m=self.config.maps)
-        log_prob = F.log_softmax(logits, -1)
-        noise = torch.empty(len(images), self.samples, *logits.shape[1:], device=logits.device).exponential_()
-        codes = (log_prob.detach().exp()[:, None] / noise).argmax(-1)  # the first of K exponential clocks
-        each = log_prob[:, None].expand(-1, self.samples, -1, -1, -1, -1).gather(-1, codes[..., None])
-        log_q = each.flatten(2).sum(2)
+        log_prob = F.log_softmax(logits, -1)  # [B, M, h, w, K]
+        uniforms = torch.rand(*logits.shape[:-1], self.samples, dtype=logits.dtype, device=logits.device)
+        drawn = torch.searchsorted(log_prob.detach().exp().cumsum(-1), uniforms, right=True)  # [B, M, h, w, S]
+        drawn = drawn.clamp(max=self.config.num_codes - 1)  # where rounding left the sum below one
+        log_q = log_prob.gather(-1, drawn).sum((1, 2, 3))  # [B, S]
+        codes = drawn.movedim(-1, 1)
         outputs = self._decode(codes.flatten(0, 1))
         again = repeat(images, "b h w c -> (b s) h w c", s=self.samples)
         log_p = -self.likelihood.nats(outputs, again).view(len(images), self.samples)
