@@ -4,11 +4,12 @@
 
 DATA/cifar10 is any of the layouts that `worldmodel train-image` reads. Each model is trained for the same number of
 steps, of the same images, by the same optimizer, and scored on held-out images a few times on the way. Writes the
-table to OUT/images.json and prints it; run it again to go on after an interruption.
+table to OUT/images.json and prints it; run it again after an interruption, and finished models are not trained again.
 """
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ class Scored(ImageObjective):
 
     def score(self) -> None:
         self.model.eval()
-        self.curve[self.step] = evaluate_bound(self.model, self.test.pixels)
+        with torch.autocast("cpu", enabled=False):
+            self.curve[self.step] = evaluate_bound(self.model, self.test.pixels)
         self.model.train()
 
 
@@ -92,7 +94,9 @@ def main(args: Args) -> None:
             model = MODELS[name](config)
             objective = Scored(model, train, test, args)
             begin = time.process_time()
-            fit(objective, FitConfig(args.steps, args.batch, args.lr), args.out / f"{name}-{maps}")
+            folder = args.out / f"{name}-{maps}"
+            shutil.rmtree(folder, ignore_errors=True)  # a training that was stopped has lost its curve: anew
+            fit(objective, FitConfig(args.steps, args.batch, args.lr), folder)
             objective.score()
             rows.append(
                 {

@@ -61,17 +61,19 @@ class ImageVIMCO(nn.Module):
     def forward(self, images: Tensor) -> ImageLoss:
         """The negative bound of S samples, in nats a sub-pixel, with a gradient whose mean is the bound's own.
 
-        Rate and distortion are parts of this bound: their sum is its mean over the batch.
+        The rate is what one sample's codes take, log q(z|x) - log p(z), on average; the distortion is the rest of the
+        bound.
         """
         codes, log_q, log_p = self.sample(images)
-        log_weight = log_p - codes[0, 0].numel() * math.log(self.config.num_codes) - log_q  # [B, S]
+        log_ratio = log_q + codes[0, 0].numel() * math.log(self.config.num_codes)  # log q(z|x) - log p(z), [B, S]
+        log_weight = log_p - log_ratio
         bound = log_mean_exp(log_weight)  # [B]
         surrogate = bound + (vimco_signal(log_weight.detach()) * log_q).sum(1)
-        distortion = -log_p.mean(1).detach()
+        rate = log_ratio.mean(1).detach()
         total = -surrogate.mean() / images[0].numel()
         # The value is the bound's, the gradient the estimator's.
         total = total + ((surrogate - bound).mean() / images[0].numel()).detach()
-        return ImageLoss(total, distortion, -bound.detach() - distortion, codes[:, 0])
+        return ImageLoss(total, -bound.detach() - rate, rate, codes[:, 0])
 
     def sample(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """S draws from q(z|x): codes int64 [B, S, M, h, w], log q(z|x) and log p(x|z), float [B, S] each."""

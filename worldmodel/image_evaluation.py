@@ -24,7 +24,7 @@ Result = dict[str, Any]
 def evaluate_bound(model: AnyImageModel, pixels: Tensor, *, seed: int = 0) -> Result:
     """Bits a sub-pixel, on average over images uint8 [N, H, W, 3]: rate, distortion and their sum, the bound.
 
-    A VQ-VAE's rate is that of the uniform prior. Raises nothing for "mse", whose sum means nothing.
+    A VQ-VAE's rate is that of the uniform prior. Of a model trained on squared errors the sum bounds nothing.
     """
     torch.manual_seed(seed)
     parts = [model(part) for part in pixels.split(AT_ONCE)]
