@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -36,6 +36,8 @@ MODELS: dict[str, Callable[[ImageConfig], AnyImageModel]] = {
     "VIMCO": ImageVIMCO,
 }
 
+SETTINGS = ("likelihood", "width", "steps", "batch", "lr", "test_images")
+
 
 @dataclass
 class Args:
@@ -49,7 +51,7 @@ class Args:
     maps: tuple[int, ...] = (2, 10)
     """Capacities: codes a place. A VAE has as many latents as these have dimensions."""
     likelihood: LikelihoodName = "logistic"
-    models: tuple[str, ...] = tuple(MODELS)
+    models: tuple[Literal["VAE", "VQ-VAE", "VIMCO"], ...] = ("VAE", "VQ-VAE", "VIMCO")
     test_images: int = 500
     points: int = 5
     """Of the curve over steps."""
@@ -69,14 +71,13 @@ class Scored(ImageObjective):
         return super().loss(batch)
 
     def score(self) -> None:
-        self.model.eval()
-        with torch.autocast("cpu", enabled=False):
-            self.curve[self.step] = evaluate_bound(self.model, self.test.pixels)
-        self.model.train()
+        self.curve[self.step] = evaluate_bound(self.model, self.test.pixels)
 
 
 def main(args: Args) -> None:
     train, test = (load_images(args.data, split, (32, 32)) for split in ("train", "test"))
+    if not 1 <= args.points <= args.steps or not 1 <= args.test_images <= len(test):
+        raise UserError(f"--points is from 1 to --steps, and --test-images from 1 to {len(test)}.")
     chosen = torch.linspace(0, len(test) - 1, args.test_images).round().long()
     test = Images(test.pixels[chosen], None, ())
     check_size(train, PRESETS["cifar10"])
@@ -84,30 +85,23 @@ def main(args: Args) -> None:
     path = args.out / "images.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     for maps in args.maps:
-        config = dataclasses.replace(
-            PRESETS["cifar10"], width=args.width, maps=maps, likelihood=args.likelihood, ema_decay=0.99
-        )
+        config = dataclasses.replace(PRESETS["cifar10"], width=args.width, maps=maps, likelihood=args.likelihood)
         for name in args.models:
-            if any(row["model"] == name and row["maps"] == maps for row in rows):
+            settings = {"model": name, "maps": maps, **{k: getattr(args, k) for k in SETTINGS}}
+            if any(settings.items() <= row.items() for row in rows):
                 continue
             torch.manual_seed(0)
             model = MODELS[name](config)
             objective = Scored(model, train, test, args)
             begin = time.process_time()
-            folder = args.out / f"{name}-{maps}"
+            folder = args.out / f"{name}-{maps}-{args.steps}"
             shutil.rmtree(folder, ignore_errors=True)  # a training that was stopped has lost its curve: anew
             fit(objective, FitConfig(args.steps, args.batch, args.lr), folder)
             objective.score()
             rows.append(
                 {
-                    "model": name,
-                    "maps": maps,
-                    "likelihood": args.likelihood,
-                    "width": args.width,
+                    **settings,
                     "parameters": sum(p.numel() for p in model.parameters()),
-                    "steps": args.steps,
-                    "batch": args.batch,
-                    "images_tested": len(test),
                     "cpu_seconds": round(time.process_time() - begin),
                     **objective.curve[args.steps],
                     "curve": {step: score["bits_per_dim"] for step, score in objective.curve.items()},

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
 from worldmodel.files import write_text
 from worldmodel.image_data import Images, load_images
 from worldmodel.image_evaluation import Result, evaluate_images
 from worldmodel.image_model import ImageModel
-from worldmodel.image_recipe import check_size
 
 
 @dataclass
@@ -30,11 +31,14 @@ class Args:
 
 
 def main(args: Args) -> None:
+    if args.limit < 2:
+        raise UserError(f"--limit is 2 or more, not {args.limit}.")
+    if args.test is None and EpisodeStore.exists(args.data):
+        raise UserError(f"{args.data} has no splits: give held-out episodes with --test.")
     model = ImageModel.from_pretrained(args.model)
     size = model.config.image.image_size
     training = _spread(load_images(args.data, "train", size), 10_000)
     images = _spread(load_images(args.test or args.data, "test", size), args.limit)
-    check_size(images, model.config.image)
     result = evaluate_images(model, images, training)
     for line in _lines(result):
         print(line)

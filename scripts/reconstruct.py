@@ -9,7 +9,6 @@ import torch
 from worldmodel.errors import UserError
 from worldmodel.image_data import load_images
 from worldmodel.image_model import ImageModel
-from worldmodel.image_recipe import check_size
 from worldmodel.metrics import psnr
 from worldmodel.pictures import strips, write_png
 
@@ -25,6 +24,7 @@ class Args:
     out: Path = Path("runs/reconstructions.png")
     """The picture: given, reconstructed and, with a second stage, drawn from three codes an image."""
     split: Literal["train", "test"] = "test"
+    """Of the data; an episode store has none."""
     n: int = 8
     """How many images, spread evenly over the data."""
     seed: int = 0
@@ -34,7 +34,6 @@ class Args:
 def main(args: Args) -> None:
     model = ImageModel.from_pretrained(args.model)
     images = load_images(args.data, args.split, model.config.image.image_size)
-    check_size(images, model.config.image)
     if not 1 <= args.n <= len(images) or args.seed < 0:
         raise UserError(f"--n is from 1 to {len(images)}, as many images as there are, and the seed is 0 or more.")
     chosen = images.pixels[torch.linspace(0, len(images) - 1, args.n).round().long()]

@@ -5,7 +5,7 @@ import json
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -15,7 +15,7 @@ from worldmodel.files import write_text
 from worldmodel.image import PRESETS
 from worldmodel.image_data import Images, load_images
 from worldmodel.image_model import ImageModel
-from worldmodel.image_recipe import ImageRecipe, check_size, learn_images
+from worldmodel.image_recipe import ImageRecipe, learn_images
 
 
 @dataclass
@@ -29,16 +29,15 @@ class Args:
     """Images to learn from: CIFAR-10's own files, sheets of images, a folder of images a class, or an episode store."""
     out: Path
     """Folder for checkpoints, TensorBoard logs and, at the end, the model itself (OUT/model)."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
     recipe: Annotated[ImageRecipe, tyro.conf.arg(name="")] = field(default_factory=ImageRecipe)
 
 
 def main(args: Args) -> None:
-    if args.device not in ("cpu", "cuda") or (args.device == "cuda" and not torch.cuda.is_available()):
-        raise UserError(f"There is no device {args.device} here: train with --device cpu.")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("There is no CUDA device here: train with --device cpu.")
     config = PRESETS[args.recipe.preset]
     images = load_images(args.data, "train", config.image_size)
-    check_size(images, config)
     _write_settings(args)
     try:
         model = learn_images(images, args.recipe, args.out, args.device)
@@ -56,7 +55,7 @@ def _write_settings(args: Args) -> None:
     if path.exists():
         try:
             before = json.loads(path.read_text())
-        except ValueError as error:
+        except (ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged; choose another --out, or remove it.") from error
         other = [f"{name} {before.get(name)}" for name, value in settings.items() if before.get(name) != value]
         if other:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from scripts import cli
 from worldmodel.episodes import EpisodeStore
+from worldmodel.image import ImageConfig, ImageVQVAE
+from worldmodel.image_evaluation import evaluate_bound
 from worldmodel.image_model import ImageModel
 from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
 
@@ -91,3 +93,25 @@ def test_a_second_stage_learns_grids_that_its_latents_tell_apart() -> None:
         true = -model.decoder.log_prob(codes, vector=vector).mean()
         shuffled = -model.decoder.log_prob(codes, vector=vector.roll(1, 0)).mean()
     assert true < 0.9 * shuffled
+
+
+def test_what_is_measured_is_held_out_and_of_the_models_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = str(tmp_path / "store")
+    EpisodeStore.create(address, frame_shape=(84, 84, 3), n_actions=3, provenance=PROVENANCE)
+    assert run(monkeypatch, "likelihood", "--model", "nowhere", "--data", address) == 2
+    assert "has no splits: give held-out episodes with --test" in capsys.readouterr().err
+    assert run(monkeypatch, "train-image", tmp_path / "none", "--preset", "cifar10", "--out", tmp_path / "out") == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_scoring_a_model_leaves_it_and_the_random_numbers_alone() -> None:
+    model = ImageVQVAE(ImageConfig((4, 4), width=8, downsamplings=1, blocks=1, maps=1, num_codes=8, code_dim=4))
+    pixels = torch.randint(256, (6, 4, 4, 3), dtype=torch.uint8)
+    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    score = evaluate_bound(model, pixels)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert score["rate"] == pytest.approx(4 * 3 / 48)

@@ -31,15 +31,12 @@ def _alone(likelihood: Categorical | DiscretizedLogistic, outputs: torch.Tensor,
     held = torch.full((256, 1, 1, 3), 7, dtype=torch.uint8)
     changed = held.clone()
     changed[..., colour] = ALL_VALUES[..., colour]
-    others = [c for c in range(3) if c != colour]
     size = likelihood.outputs
-    # What the other two take: theirs alone, twice, less all three.
     nats = likelihood.nats(outputs, changed)
     three = likelihood.nats(outputs, held)
     own = outputs[:, colour * size : (colour + 1) * size]
     same = own.repeat(1, 3, 1, 1)
     one = likelihood.nats(same, held) / 3  # the held value, under this colour's distribution
-    assert len(others) == 2
     return nats - three + one
 
 

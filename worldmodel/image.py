@@ -38,6 +38,12 @@ class ImageConfig:
             raise UserError(
                 f"Images of {self.image_size[0]}x{self.image_size[1]} do not divide into patches of side {patch}."
             )
+        counts = self.width, self.downsamplings, self.blocks, self.maps, self.num_codes, self.code_dim
+        if min(counts) < 1 or self.likelihood not in LIKELIHOODS:
+            raise UserError(
+                f"A model of images has one channel, layer, map and code at least, and a likelihood of "
+                f"{', '.join(LIKELIHOODS)}."
+            )
         if self.num_codes > 2**15:
             raise UserError(f"A dictionary has at most {2**15} codes, not {self.num_codes}.")
 

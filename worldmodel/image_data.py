@@ -259,7 +259,10 @@ def _labels(path: Path, labels: npt.NDArray[Any], images: int, classes: tuple[st
 
 def _check_size(address: str | Path, there: Size, size: Size | None) -> None:
     if size not in (None, there):
-        raise UserError(f"The images at {address} are {_text(there)}, not {_text(size)}: leave out the size.")
+        raise UserError(
+            f"The images at {address} are {_text(there)}, not {_text(size)}: choose the preset, or the model, of their "
+            "size."
+        )
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.code_statistics import CodeStatistics
+from worldmodel.errors import UserError, require
 from worldmodel.image_data import Images
 from worldmodel.image_model import ImageModel
 from worldmodel.image_objectives import AnyImageModel
@@ -26,8 +27,12 @@ def evaluate_bound(model: AnyImageModel, pixels: Tensor, *, seed: int = 0) -> Re
 
     A VQ-VAE's rate is that of the uniform prior. Of a model trained on squared errors the sum bounds nothing.
     """
-    torch.manual_seed(seed)
-    parts = [model(part) for part in pixels.split(AT_ONCE)]
+    device, training = next(model.parameters()).device, model.training
+    model.eval()  # or its dictionary would learn from these images
+    with torch.random.fork_rng(), torch.autocast(device.type, enabled=False):
+        torch.manual_seed(seed)
+        parts = [model(part.to(device)) for part in pixels.split(AT_ONCE)]
+    model.train(training)
     size = model.config.image_size
     rate, distortion = (
         float(bits_per_dim(torch.cat([getattr(part, name) for part in parts]), size).mean())
@@ -42,11 +47,18 @@ def evaluate_images(model: ImageModel, images: Images, training: Images) -> Resu
 
     - psnr, ssim: of reconstructions. codebook usage and perplexity: means over the maps.
     - bits per code: the prior's; unigram's; and what the code to the left tells, for "same" and "bigram" (see
-      `CodeStatistics`), fitted on `training`. Codes without a left neighbour are left out of these two.
-    - bits per dim, unless the decoder was trained on squared errors: under the uniform prior and under the learned one.
+      `CodeStatistics`), fitted on `training`. Codes without a left neighbour are left out of these three.
+    - bits per dim, unless the decoder was trained on squared errors: under the uniform prior and under the learned one
+      (given the label, where it knows classes).
     - second stage: bits per code of its decoder given the true latents, another image's, and an average latent.
     """
+    require("torchmetrics", "metrics")
     config, n = model.config.image, len(images)
+    if images.classes != model.config.classes:
+        raise UserError(
+            f"The model knows the classes {', '.join(model.config.classes) or 'none'}, the images have "
+            f"{', '.join(images.classes) or 'none'}: measure it on images of the kind that it was trained on."
+        )
     codes = encode_images(model.vqvae, images.pixels).long()
     decoded = torch.cat([model.vqvae.decode(part) for part in codes.split(AT_ONCE)])
     nats = -torch.cat(
@@ -91,7 +103,7 @@ def _neighbours(training: Tensor, codes: Tensor, num_codes: int) -> dict[str, fl
 
 
 def _second_stage(model: ImageModel, codes: Tensor) -> dict[str, float]:
-    """Bits per code given the latents of the same image, of the next one, and their mean over all images."""
+    """Bits per code given the latents of the same image, of another, and their mean over all images."""
     second = model.second_stage
     assert second is not None
     vectors = torch.cat([second.vector(second.encode(part)) for part in codes.split(AT_ONCE)])  # [N, G * D]

@@ -27,6 +27,15 @@ class ImageModelConfig:
     classes: tuple[str, ...] = ()
     """Names of the classes that the prior knows apart, in the order of their labels."""
 
+    def __post_init__(self) -> None:
+        grid = self.image.code_shape, self.image.num_codes
+        second = self.second_stage
+        agree = (*grid, self.image.maps) == (self.prior.code_shape, self.prior.num_codes, self.prior.maps)
+        if second is not None:
+            agree = agree and (*grid, self.image.maps) == (second.code_shape, second.num_codes, 1)
+        if not agree or self.prior.classes != len(self.classes):
+            raise UserError("The VQ-VAE, the prior and the second stage are of different codes or classes.")
+
 
 class ImageModel(nn.Module):
     """Codes are drawn by the prior and decoded to pixels by the VQ-VAE."""
@@ -44,7 +53,7 @@ class ImageModel(nn.Module):
 
         Raises `UserError` for a label where there are no classes, for none where there are, and for one out of range.
         """
-        labels = None if label is None else torch.full((n,), label)
+        labels = None if label is None else torch.full((n,), label, device=self._device)
         codes, _ = self.prior.sample(self._uniforms(n, seed), label=labels, temperature=temperature)
         return self.vqvae.decode(codes)
 
@@ -56,7 +65,7 @@ class ImageModel(nn.Module):
         """
         if self.second_stage is None:
             raise UserError("This model has no second stage: train one with --preset dmlab.")
-        latents = self.second_stage.encode(self.vqvae.encode(images))
+        latents = self.second_stage.encode(self.vqvae.encode(images.to(self._device)))
         uniforms = self._uniforms(len(images), seed)
         codes, _ = self.second_stage.decoder.sample(uniforms, vector=self.second_stage.vector(latents))
         return self.vqvae.decode(codes)
@@ -64,7 +73,11 @@ class ImageModel(nn.Module):
     def _uniforms(self, n: int, seed: int) -> Tensor:
         """Numbers in [0, 1) for the codes of n images, float [N, M, h, w]."""
         shape = (n, self.config.image.maps, *self.config.image.code_shape)
-        return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+        return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def save_pretrained(self, folder: str | Path, *, card: str) -> None:
         """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`, in place of what was there."""
@@ -95,14 +108,14 @@ class ImageModel(nn.Module):
 def _read_config(path: Path) -> ImageModelConfig:
     try:
         raw = json.loads(path.read_text())
-        if raw.get("kind") != "image":
-            raise UserError(f"{path.parent} is not a model of images: it was not made by `worldmodel train-image`.")
-        second = raw["second_stage"]
-        return ImageModelConfig(
-            ImageConfig(**with_tuples(raw["image"])),
-            PixelCNNConfig(**with_tuples(raw["prior"])),
-            None if second is None else GlobalConfig(**with_tuples(second)),
-            tuple(raw["classes"]),
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if raw.get("kind") == "image":
+            second = raw["second_stage"]
+            return ImageModelConfig(
+                ImageConfig(**with_tuples(raw["image"])),
+                PixelCNNConfig(**with_tuples(raw["prior"])),
+                None if second is None else GlobalConfig(**with_tuples(second)),
+                tuple(raw["classes"]),
+            )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError) as error:
         raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
+    raise UserError(f"{path.parent} is not a model of images: it was not made by `worldmodel train-image`.")

@@ -31,7 +31,10 @@ class ImageObjective:
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         out = self.model(batch["images"])
         size = self.model.config.image_size
-        scalars = {name: bits_per_dim(x.detach(), size).mean().item() for name, x in _parts(out.distortion, out.rate)}
+        parts = {"distortion": out.distortion, "rate": out.rate}
+        if self.model.config.likelihood != "mse":
+            parts["bits per dim"] = out.distortion + out.rate
+        scalars = {name: bits_per_dim(x.detach(), size).mean().item() for name, x in parts.items()}
         if out.codes is not None:
             maps = out.codes.transpose(0, 1)  # [M, B, h, w]
             scalars["perplexity"] = sum(float(perplexity(m, self.model.config.num_codes)) for m in maps) / len(maps)
@@ -84,19 +87,13 @@ class GlobalObjective:
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         out = self.model(batch["codes"].long())
         bits = out.nats.mean().item() / (math.log(2) * batch["codes"][0].numel())
-        used = [float(perplexity(g, self.model.config.num_latent_codes)) for g in out.latents.T]
-        return out.total, {"bits per code": bits, "perplexity of the latents": sum(used) / len(used)}
+        return out.total, {"bits per code": bits, "codebook usage": self.model.usage}
 
     def pictures(self) -> dict[str, Tensor]:
         return {}
 
     def trouble(self) -> str | None:
         return None
-
-
-def _parts(distortion: Tensor, rate: Tensor) -> list[tuple[str, Tensor]]:
-    """What is logged, in bits a sub-pixel."""
-    return [("distortion", distortion), ("rate", rate), ("bits per dim", distortion + rate)]
 
 
 def _first(dataset: RandomRows, name: str, device: torch.device) -> Tensor:

@@ -80,6 +80,11 @@ class GlobalVQVAE(nn.Module):
         """What the decoder is given: float [B, G * D] of global codes, int64 [B, G]."""
         return torch.cat([q.lookup(latents[:, g]) for g, q in enumerate(self.quantizers)], 1)  # type: ignore[operator]
 
+    @property
+    def usage(self) -> float:
+        """Fraction of the dictionaries in use (see `VectorQuantizer.usage`)."""
+        return sum(quantizer.usage for quantizer in self.quantizers) / len(self.quantizers)  # type: ignore[misc]
+
     def _parts(self, codes: Tensor) -> tuple[Tensor, ...]:
         """[B, 1, h, w] -> G of [B, D]."""
         embedded = self.embed(codes[:, 0]).permute(0, 3, 1, 2)
