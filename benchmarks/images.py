@@ -26,7 +26,6 @@ from worldmodel.image import PRESETS, ImageConfig, ImageVQVAE
 from worldmodel.image_data import Images, load_images
 from worldmodel.image_evaluation import evaluate_bound
 from worldmodel.image_objectives import AnyImageModel, ImageObjective
-from worldmodel.image_recipe import check_size
 from worldmodel.likelihood import LikelihoodName
 from worldmodel.training import Batch, FitConfig, fit
 
@@ -78,9 +77,7 @@ def main(args: Args) -> None:
     train, test = (load_images(args.data, split, (32, 32)) for split in ("train", "test"))
     if not 1 <= args.points <= args.steps or not 1 <= args.test_images <= len(test):
         raise UserError(f"--points is from 1 to --steps, and --test-images from 1 to {len(test)}.")
-    chosen = torch.linspace(0, len(test) - 1, args.test_images).round().long()
-    test = Images(test.pixels[chosen], None, ())
-    check_size(train, PRESETS["cifar10"])
+    test = test.spread(args.test_images)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "images.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []

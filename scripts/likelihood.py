@@ -4,12 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
-from worldmodel.image_data import Images, load_images
+from worldmodel.image_data import load_images
 from worldmodel.image_evaluation import Result, evaluate_images
 from worldmodel.image_model import ImageModel
 
@@ -37,22 +35,14 @@ def main(args: Args) -> None:
         raise UserError(f"{args.data} has no splits: give held-out episodes with --test.")
     model = ImageModel.from_pretrained(args.model)
     size = model.config.image.image_size
-    training = _spread(load_images(args.data, "train", size), 10_000)
-    images = _spread(load_images(args.test or args.data, "test", size), args.limit)
+    training = load_images(args.data, "train", size).spread(10_000)
+    images = load_images(args.test or args.data, "test", size).spread(args.limit)
     result = evaluate_images(model, images, training)
     for line in _lines(result):
         print(line)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(args.out, json.dumps(result, indent=2) + "\n")
-
-
-def _spread(images: Images, limit: int) -> Images:
-    """At most `limit` of the images, evenly."""
-    if len(images) <= limit:
-        return images
-    chosen = torch.linspace(0, len(images) - 1, limit).round().long()
-    return Images(images.pixels[chosen], None if images.labels is None else images.labels[chosen], images.classes)
 
 
 def _lines(result: Result, prefix: str = "") -> list[str]:

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from worldmodel.errors import UserError
 from worldmodel.image_data import load_images
 from worldmodel.image_model import ImageModel
@@ -36,7 +34,7 @@ def main(args: Args) -> None:
     images = load_images(args.data, args.split, model.config.image.image_size)
     if not 1 <= args.n <= len(images) or args.seed < 0:
         raise UserError(f"--n is from 1 to {len(images)}, as many images as there are, and the seed is 0 or more.")
-    chosen = images.pixels[torch.linspace(0, len(images) - 1, args.n).round().long()]
+    chosen = images.spread(args.n).pixels
     decoded = model.vqvae.reconstruct(chosen)
     rows = [("given", chosen), ("reconstructed", decoded)]
     if model.second_stage is not None:

@@ -8,6 +8,11 @@ Convolution = Callable[[int, int, int], nn.Module]
 """(channels in, channels out, side of the kernel) -> a convolution that keeps height and width."""
 
 
+def conv2d(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution of pictures that, with a stride of one, keeps height and width."""
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+
+
 class ResidualBlock(nn.Module):
     """ReLU, 3x3, ReLU, 1x1 (§4.1) and around it; starts as the identity.
 

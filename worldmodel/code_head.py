@@ -1,12 +1,13 @@
 """p(codes of a frame | context), autoregressive within the frame; the last part of the prior."""
 
 from collections.abc import Sequence
-from itertools import accumulate, groupby
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from worldmodel.drawing_order import looks, offsets, plan
 
 FEW = 32  # rows up to which a matrix product is faster in float32 than in bfloat16, which costs a preparation
 
@@ -24,22 +25,21 @@ class CodeHead(nn.Module):
         self.rows, self.columns = code_shape
         self.order = order
         self.embed = nn.Embedding(num_codes, width // 2)
-        self.before = _MaskedConv(width // 2, width, 5, [o for o in _offsets(5) if self._rank(*o) < 0])
-        self.around = _MaskedConv(width, width, 3, [o for o in _offsets(3) if self._rank(*o) <= 0])
+        self.before = _MaskedConv(width // 2, width, 5, [o for o in offsets(5) if self._rank(*o) < 0])
+        self.around = _MaskedConv(width, width, 3, [o for o in offsets(3) if self._rank(*o) <= 0])
         self.logits = nn.Conv2d(width, num_codes, 1)
-        self.places, self._groups = self._plan()
-        turn = {place: index for index, place in enumerate(self.places)}
+        self.places, self._groups = plan(code_shape, self._rank)
         self._order: Tensor
         self._see_before: Tensor
         self._see_around: Tensor
-        plan = {"_order": torch.tensor([i * self.columns + j for i, j in self.places])}  # [h*w]
-        for name, conv in (("_see_before", self.before), ("_see_around", self.around)):
-            # Where in the order each place looks, [h*w, taps]; what lies beyond the edge stands behind its end.
-            seen = [[turn.get((i + a, j + b), len(self.places)) for a, b in conv.offsets] for i, j in self.places]
-            plan[name] = torch.tensor(seen)
         self._tap_rows: Tensor
-        plan["_tap_rows"] = torch.arange(len(self.before.offsets)) * (num_codes + 1)
-        for name, index in plan.items():
+        indices = {
+            "_order": torch.tensor([i * self.columns + j for i, j in self.places]),  # [h*w]
+            "_see_before": looks(self.places, self.before.offsets),
+            "_see_around": looks(self.places, self.around.offsets),
+            "_tap_rows": torch.arange(len(self.before.offsets)) * (num_codes + 1),
+        }
+        for name, index in indices.items():
             self.register_buffer(name, index, persistent=False)
 
     def _rank(self, row: int, column: int) -> int:
@@ -88,14 +88,6 @@ class CodeHead(nn.Module):
         frame[:, self._order] = codes[:, :-1]
         return frame.view(n, self.rows, self.columns), probability.log().sum((1, 2))
 
-    def _plan(self) -> tuple[list[tuple[int, int]], list[slice]]:
-        """All places in the order in which they are drawn, and the stretch of it that each group is."""
-        places = [(i, j) for i in range(self.rows) for j in range(self.columns)]
-        ordered = sorted(places, key=lambda place: self._rank(*place))
-        sizes = [len(list(group)) for _, group in groupby(ordered, key=lambda place: self._rank(*place))]
-        ends = list(accumulate(sizes))
-        return ordered, [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-
 
 class _MaskedConv(nn.Module):
     """A convolution that sees only the given offsets (row, column) from its centre."""
@@ -120,11 +112,6 @@ class _MaskedConv(nn.Module):
     def taps(self) -> tuple[Tensor, Tensor]:
         """Weight, [outputs, taps * inputs], and bias of the same map on gathered inputs."""
         return rearrange(self.weight, "o i t -> o (t i)"), self.bias
-
-
-def _offsets(side: int) -> list[tuple[int, int]]:
-    reach = range(-(side // 2), side // 2 + 1)
-    return [(i, j) for i in reach for j in reach]
 
 
 def invert_cdf(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:

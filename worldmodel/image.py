@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldmodel.blocks import ResidualBlock
+from worldmodel.blocks import ResidualBlock, conv2d
 from worldmodel.errors import UserError
 from worldmodel.likelihood import LIKELIHOODS, LikelihoodName
 from worldmodel.quantizer import VectorQuantizer
@@ -147,8 +147,8 @@ class ImageEncoder(nn.Module):
         layers: list[nn.Module] = []
         for _ in range(config.downsamplings - 1):
             layers += [nn.ReLU(), nn.Conv2d(config.width, config.width, 4, stride=2, padding=1)]
-        layers += [ResidualBlock(config.width, _conv) for _ in range(config.blocks)]
-        self.layers = nn.Sequential(*layers, nn.ReLU(), _conv(config.width, outputs, 1))
+        layers += [ResidualBlock(config.width, conv2d) for _ in range(config.blocks)]
+        self.layers = nn.Sequential(*layers, nn.ReLU(), conv2d(config.width, outputs, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, H, W, 3], seen as floats in [-0.5, 0.5] -> float [B, outputs, h, w]."""
@@ -158,13 +158,9 @@ class ImageEncoder(nn.Module):
 
 def image_decoder(config: ImageConfig, inputs: int) -> nn.Sequential:
     """The encoder's mirror (§4.1), up to what the likelihood asks: [B, inputs, h, w] -> [B, 3 * C, H, W]."""
-    layers: list[nn.Module] = [_conv(inputs, config.width, 3)]
-    layers += [ResidualBlock(config.width, _conv) for _ in range(config.blocks)]
+    layers: list[nn.Module] = [conv2d(inputs, config.width, 3)]
+    layers += [ResidualBlock(config.width, conv2d) for _ in range(config.blocks)]
     for _ in range(config.downsamplings - 1):
         layers += [nn.ReLU(), nn.ConvTranspose2d(config.width, config.width, 4, stride=2, padding=1)]
     outputs = 3 * LIKELIHOODS[config.likelihood].outputs
     return nn.Sequential(*layers, nn.ReLU(), nn.ConvTranspose2d(config.width, outputs, 4, stride=2, padding=1))
-
-
-def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)

@@ -75,6 +75,13 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def spread(self, n: int) -> Images:
+        """`n` of the images, spread evenly from the first to the last; all of them where there are no more."""
+        if n >= len(self):
+            return self
+        chosen = torch.linspace(0, len(self) - 1, n).round().long()
+        return Images(self.pixels[chosen], None if self.labels is None else self.labels[chosen], self.classes)
+
 
 def load_images(address: str, split: Split = "train", size: Size | None = None) -> Images:
     """The images at `address`, as described above, all in memory.

@@ -13,7 +13,6 @@ earlier places; every feature is computed once.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate, groupby
 from typing import Literal
 
 import torch
@@ -21,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel.code_head import invert_cdf
+from worldmodel.drawing_order import Offset, Rank, looks, offsets, plan
 from worldmodel.errors import UserError
+from worldmodel.likelihood import single
 
 FIRST, LATER = 5, 3  # sides of the kernels: of the first layer, and of the gated ones after it
-
-Offset = tuple[int, int]  # (rows down, columns to the right) from a place
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,9 @@ class PixelCNN(nn.Module):
         self.label = nn.Embedding(config.classes, width) if config.classes else None
         self.vector = nn.Linear(config.vector, width) if config.vector else None
         self.spatial = nn.Linear(config.spatial, width) if config.spatial else None
-        places, self._groups = _plan(config.code_shape, config.order)
-        self.whole = _Stack(config, "above" if config.order == "raster" else "diagonal", places)
+        look = "above" if config.order == "raster" else "diagonal"
+        places, self._groups = plan(config.code_shape, _TURN[look])
+        self.whole = _Stack(config, look, places)
         self.left = _Stack(config, "left", places) if config.order == "raster" else None
         self.hidden = nn.Linear(width, maps * width)
         self.embed_here = nn.Embedding((maps - 1) * codes, width) if maps > 1 else None  # of a place's earlier maps
@@ -119,8 +119,7 @@ class PixelCNN(nn.Module):
     ) -> Tensor:
         """log p(codes | conditions), float [B] in nats, in no less than single precision."""
         logits = self(codes, label=label, vector=vector, spatial=spatial).movedim(2, -1)  # [B, M, h, w, K]
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        nats = F.cross_entropy(logits.flatten(0, -2), codes.flatten(), reduction="none")
+        nats = F.cross_entropy(single(logits).flatten(0, -2), codes.flatten(), reduction="none")
         return -nats.view(codes.shape).sum((1, 2, 3))
 
     @torch.no_grad()
@@ -257,15 +256,12 @@ class _Stack(nn.Module):
 
     def __init__(self, config: PixelCNNConfig, look: str, places: list[Offset]) -> None:
         super().__init__()
-        first = [o for o in _offsets(FIRST) if _TURN[look](*o) < 0]
-        later = [o for o in _offsets(LATER) if _TURN[look](*o) <= 0]
+        first = [o for o in offsets(FIRST) if _TURN[look](*o) < 0]
+        later = [o for o in offsets(LATER) if _TURN[look](*o) <= 0]
         self.first = _Masked(config.width, config.width, first)
         self.layers = nn.ModuleList(_Gated(config, later, beside=look == "left") for _ in range(config.layers))
-        turn = {place: index for index, place in enumerate(places)}
-        for name, offsets in (("look_first", first), ("look_later", later)):
-            # Where in the order each place looks, [h*w, taps]; what lies beyond the edge stands behind its end.
-            seen = [[turn.get((i + a, j + b), len(places)) for a, b in offsets] for i, j in places]
-            self.register_buffer(name, torch.tensor(seen), persistent=False)
+        self.register_buffer("look_first", looks(places, first), persistent=False)
+        self.register_buffer("look_later", looks(places, later), persistent=False)
 
     @property
     def gated(self) -> list[_Gated]:
@@ -344,25 +340,11 @@ class _Window:
 
 
 # When a stack sees the features of an offset: before (< 0), with (0) or after (> 0) those of the centre.
-_TURN: dict[str, Callable[[int, int], int]] = {
+_TURN: dict[str, Rank] = {
     "above": lambda a, b: a,
     "left": lambda a, b: b if a == 0 else 1,
     "diagonal": lambda a, b: a + b,
 }
-
-
-def _offsets(side: int) -> list[Offset]:
-    reach = range(-(side // 2), side // 2 + 1)
-    return [(a, b) for a in reach for b in reach]
-
-
-def _plan(code_shape: tuple[int, int], order: str) -> tuple[list[Offset], list[slice]]:
-    """All places in the order in which they are drawn, and the stretches of it that are rows, or diagonals."""
-    turn = _TURN["above" if order == "raster" else "diagonal"]
-    places = [(i, j) for i in range(code_shape[0]) for j in range(code_shape[1])]
-    places.sort(key=lambda place: turn(*place))
-    sizes = [len(list(group)) for _, group in groupby(places, key=lambda place: turn(*place))]
-    return places, [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def _check_range(name: str, numbers: Tensor, end: int) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from worldmodel.blocks import ResidualBlock
+from worldmodel.blocks import ResidualBlock, conv2d
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
 from worldmodel.quantizer import VectorQuantizer
 
@@ -48,7 +48,7 @@ class GlobalVQVAE(nn.Module):
         width, (rows, columns) = config.width, config.code_shape
         layers: list[nn.Module] = []
         while max(rows, columns) > 4:
-            layers += [_conv(width, width, 3, stride=2), ResidualBlock(width, _conv), nn.ReLU()]
+            layers += [conv2d(width, width, 3, stride=2), ResidualBlock(width, conv2d), nn.ReLU()]
             rows, columns = -(-rows // 2), -(-columns // 2)
         features = config.latents * config.latent_dim
         self.embed = nn.Embedding(config.num_codes, width)
@@ -89,7 +89,3 @@ class GlobalVQVAE(nn.Module):
         """[B, 1, h, w] -> G of [B, D]."""
         embedded = self.embed(codes[:, 0]).permute(0, 3, 1, 2)
         return self.encoder(embedded).chunk(self.config.latents, 1)
-
-
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
