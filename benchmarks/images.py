@@ -27,7 +27,7 @@ from worldmodel.image_data import Images, load_images
 from worldmodel.image_evaluation import evaluate_bound
 from worldmodel.image_objectives import AnyImageModel, ImageObjective
 from worldmodel.likelihood import LikelihoodName
-from worldmodel.training import Batch, FitConfig, fit
+from worldmodel.training import FitConfig, fit
 
 MODELS: dict[str, Callable[[ImageConfig], AnyImageModel]] = {
     "VAE": ImageVAE,
@@ -54,23 +54,20 @@ class Args:
     test_images: int = 500
     points: int = 5
     """Of the curve over steps."""
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Scored(ImageObjective):
-    """Scores the model on held-out images a few times while it trains."""
+    """Scores the model on held-out images whenever it is asked for pictures."""
 
-    def __init__(self, model: AnyImageModel, train: Images, test: Images, args: Args) -> None:
-        super().__init__(model, train, size=args.steps * args.batch)
-        self.test, self.every, self.step, self.curve = test, args.steps // args.points, 0, {}  # type: ignore[var-annotated]
+    def __init__(self, model: AnyImageModel, train: Images, test: Images) -> None:
+        super().__init__(model, train)
+        self.test = test
+        self.scores: list[dict[str, float]] = []
 
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        if self.step % self.every == 0 and self.step:
-            self.score()
-        self.step += 1
-        return super().loss(batch)
-
-    def score(self) -> None:
-        self.curve[self.step] = evaluate_bound(self.model, self.test.pixels)
+    def pictures(self) -> dict[str, torch.Tensor]:
+        self.scores.append(evaluate_bound(self.model, self.test.pixels))
+        return super().pictures()
 
 
 def main(args: Args) -> None:
@@ -88,20 +85,21 @@ def main(args: Args) -> None:
             if any(settings.items() <= row.items() for row in rows):
                 continue
             torch.manual_seed(0)
-            model = MODELS[name](config)
-            objective = Scored(model, train, test, args)
-            begin = time.process_time()
+            model = MODELS[name](config).to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            objective = Scored(model, train, test)
+            begin, every = time.monotonic(), args.steps // args.points
             folder = args.out / f"{name}-{maps}-{args.steps}"
             shutil.rmtree(folder, ignore_errors=True)  # a training that was stopped has lost its curve: anew
-            fit(objective, FitConfig(args.steps, args.batch, args.lr), folder)
-            objective.score()
+            fit(objective, FitConfig(args.steps, args.batch, args.lr, pictures_every=every), folder)
+            curve = {min(every * n, args.steps): score for n, score in enumerate(objective.scores, 1)}
             rows.append(
                 {
                     **settings,
                     "parameters": sum(p.numel() for p in model.parameters()),
-                    "cpu_seconds": round(time.process_time() - begin),
-                    **objective.curve[args.steps],
-                    "curve": {step: score["bits_per_dim"] for step, score in objective.curve.items()},
+                    "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
+                    "seconds": round(time.monotonic() - begin),
+                    **curve[args.steps],
+                    "curve": {step: score["bits_per_dim"] for step, score in curve.items()},
                 }
             )
             write_text(path, json.dumps(rows, indent=2) + "\n")
@@ -110,13 +108,13 @@ def main(args: Args) -> None:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| model | maps | bits/dim | rate | distortion | parameters | steps of | CPU seconds |",
+        "| model | maps | bits/dim | rate | distortion | parameters | steps of | seconds on |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         lines.append(
             f"| {r['model']} | {r['maps']} | {r['bits_per_dim']:.3f} | {r['rate']:.3f} | {r['distortion']:.3f} "
-            f"| {r['parameters']:,} | {r['steps']:,} x {r['batch']} | {r['cpu_seconds']:,} |"
+            f"| {r['parameters']:,} | {r['steps']:,} x {r['batch']} | {r['seconds']:,} {r['device']} |"
         )
     return "\n".join(lines)
 

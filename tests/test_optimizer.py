@@ -25,7 +25,7 @@ def train(net: Net, steps: int, optimizer: Optimizer | None = None, first: int =
     for step in range(first, first + steps):
         x = torch.randint(5, (8, 3, 3), generator=torch.Generator().manual_seed(step))
         (net(x) - x.float().mean((1, 2))[:, None]).square().mean().backward()
-        optimizer.step(0.02)
+        optimizer.step(torch.tensor(0.02))
     return optimizer
 
 
@@ -41,7 +41,7 @@ def test_a_kernel_moves_as_the_matrix_of_its_rows() -> None:
     net(x).square().mean().backward()
     assert net.conv.weight.grad is not None
     matrix.grad = net.conv.weight.grad.flatten(1).clone()
-    Optimizer(net).step(0.1)
+    Optimizer(net).step(torch.tensor(0.1))
     torch.optim.Muon([matrix], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw").step()
     torch.testing.assert_close(net.conv.weight.detach().flatten(1), matrix)
     assert net.conv.weight.grad is None

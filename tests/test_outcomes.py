@@ -71,9 +71,8 @@ def test_where_nothing_is_rare_every_step_is_as_likely_as_any_other() -> None:
 def test_outcomes_are_learned_without_touching_the_prior() -> None:
     store, world = sparse_store(), tiny_world().float().requires_grad_(True)
     objective = OutcomeObjective(world.dynamics, store, some_codes(store), size=8)
-    batch = {name: torch.stack([objective.dataset[i][name] for i in range(8)]) for name in objective.dataset[0]}
-    loss, scalars = objective.loss(batch)
-    assert loss.item() == pytest.approx(scalars["reward"] + scalars["termination"], rel=1e-5)
+    loss, scalars = objective.loss(objective.dataset.batch(0, 8))
+    torch.testing.assert_close(loss, scalars["reward"] + scalars["termination"])
     loss.backward()
     touched = {name for name, p in world.named_parameters() if p.grad is not None}
     assert touched == {f"dynamics.outcome.{name}" for name, _ in world.dynamics.outcome.named_parameters()}

@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
 
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors_and_metadata
-from worldmodel.training import Batch, FitConfig, fit
+from worldmodel.step import Batch
+from worldmodel.training import FitConfig, fit
 
 
-class Items(TensorDataset):
-    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
-        return {"x": super().__getitem__(index)[0]}
+class Items:
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def batch(self, first: int, size: int) -> Batch:
+        return {"x": self.rows[first : first + size]}
 
 
 class Regression:
@@ -34,13 +37,13 @@ class Regression:
         self.dataset = Items(torch.randn(steps * 2, 3, generator=torch.Generator().manual_seed(1)))
         self.breaks_at, self.interrupt_at, self.calls = breaks_at, interrupt_at, 0
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         self.calls += 1
         if self.calls == self.interrupt_at:
             os.kill(os.getpid(), signal.SIGINT)
         noise = torch.randn(len(batch["x"]), 1)
         loss = (self.model(batch["x"]).float() - noise).square().mean()
-        return loss / 0 if self.calls > self.breaks_at else loss, {"noise": noise.mean().item()}
+        return loss / 0 if self.calls > self.breaks_at else loss, {"noise": noise.mean()}
 
     def pictures(self) -> dict[str, Tensor]:
         return {"black": torch.zeros(4, 4, 3, dtype=torch.uint8)}

@@ -97,12 +97,14 @@ class _MaskedConv(nn.Module):
         self.offsets, self.side = offsets, side
         self.weight = nn.Parameter(torch.randn(outputs, inputs, len(offsets)) / (inputs * len(offsets)) ** 0.5)
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self._flat = [(a + side // 2) * side + b + side // 2 for a, b in offsets]
+        self._taps: Tensor  # int64 [taps]: their places in the kernel
+        taps = [(a + side // 2) * side + b + side // 2 for a, b in offsets]
+        self.register_buffer("_taps", torch.tensor(taps), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         outputs, inputs, _ = self.weight.shape
         kernel = self.weight.new_zeros(outputs, inputs, self.side**2)
-        kernel[:, :, self._flat] = self.weight
+        kernel[:, :, self._taps] = self.weight
         return F.conv2d(x, kernel.view(outputs, inputs, self.side, self.side), self.bias, padding=self.side // 2)
 
     def of_each(self, inputs: Tensor) -> Tensor:

@@ -129,9 +129,9 @@ class ImageVQVAE(nn.Module):
         return self.decode(self.encode(images))
 
     @property
-    def usage(self) -> float:
+    def usage(self) -> Tensor:
         """Fraction of the dictionaries in use (see `VectorQuantizer.usage`)."""
-        return sum(quantizer.usage for quantizer in self.quantizers) / len(self.quantizers)  # type: ignore[misc]
+        return torch.stack([quantizer.usage for quantizer in self.quantizers]).mean()  # type: ignore[misc]
 
     def _maps(self, latents: Tensor) -> tuple[Tensor, ...]:
         """[B, M * D, h, w] -> M of [B, D, h, w]."""

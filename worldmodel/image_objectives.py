@@ -13,7 +13,7 @@ from worldmodel.pictures import tile
 from worldmodel.pixelcnn import PixelCNN
 from worldmodel.quantizer import perplexity
 from worldmodel.rows import RandomRows
-from worldmodel.training import Batch
+from worldmodel.step import Batch
 from worldmodel.two_stage import GlobalVQVAE
 
 AnyImageModel = ImageVQVAE | ImageVAE | ImageVIMCO
@@ -24,25 +24,25 @@ class ImageObjective:
 
     name = "images"
 
-    def __init__(self, model: AnyImageModel, images: Images, *, size: int, seed: int = 0) -> None:
+    def __init__(self, model: AnyImageModel, images: Images, *, seed: int = 0) -> None:
         self.model = model
-        self.dataset = RandomRows({"images": images.pixels}, size=size, seed=seed)
+        self.dataset = RandomRows({"images": images.pixels}, seed=seed)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         out = self.model(batch["images"])
         size = self.model.config.image_size
         parts = {"distortion": out.distortion, "rate": out.rate}
         if self.model.config.likelihood != "mse":
             parts["bits per dim"] = out.distortion + out.rate
-        scalars = {name: bits_per_dim(x.detach(), size).mean().item() for name, x in parts.items()}
+        scalars = {name: bits_per_dim(x, size).mean() for name, x in parts.items()}
         if out.codes is not None:
             maps = out.codes.transpose(0, 1)  # [M, B, h, w]
-            scalars["perplexity"] = sum(float(perplexity(m, self.model.config.num_codes)) for m in maps) / len(maps)
+            scalars["perplexity"] = torch.stack([perplexity(m, self.model.config.num_codes) for m in maps]).mean()
         return out.total, scalars
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
-        images = _first(self.dataset, "images", next(self.model.parameters()).device)
+        images = self.dataset.batch(0, 8)["images"].to(next(self.model.parameters()).device)
         return {"given (top), reconstructed (bottom)": tile(torch.stack([images, self.model.reconstruct(images)]))}
 
     def trouble(self) -> str | None:
@@ -56,16 +56,16 @@ class CodesObjective:
 
     name = "prior"
 
-    def __init__(self, model: PixelCNN, codes: Tensor, labels: Tensor | None, *, size: int, seed: int = 0) -> None:
+    def __init__(self, model: PixelCNN, codes: Tensor, labels: Tensor | None, *, seed: int = 0) -> None:
         """`codes`: [N, M, h, w], of any integer type; `labels`: int64 [N]."""
         self.model = model
         fields = {"codes": codes} if labels is None else {"codes": codes, "labels": labels}
-        self.dataset = RandomRows(fields, size=size, seed=seed)
+        self.dataset = RandomRows(fields, seed=seed)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         codes = batch["codes"].long()
         nats = -self.model.log_prob(codes, label=batch.get("labels")).mean() / codes[0].numel()
-        return nats, {"bits per code": nats.item() / math.log(2)}
+        return nats, {"bits per code": nats / math.log(2)}
 
     def pictures(self) -> dict[str, Tensor]:
         return {}  # codes are no pictures
@@ -79,14 +79,14 @@ class GlobalObjective:
 
     name = "second stage"
 
-    def __init__(self, model: GlobalVQVAE, codes: Tensor, *, size: int, seed: int = 0) -> None:
+    def __init__(self, model: GlobalVQVAE, codes: Tensor, *, seed: int = 0) -> None:
         """`codes`: [N, 1, h, w], of any integer type."""
         self.model = model
-        self.dataset = RandomRows({"codes": codes}, size=size, seed=seed)
+        self.dataset = RandomRows({"codes": codes}, seed=seed)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         out = self.model(batch["codes"].long())
-        bits = out.nats.mean().item() / (math.log(2) * batch["codes"][0].numel())
+        bits = out.nats.mean() / (math.log(2) * batch["codes"][0].numel())
         return out.total, {"bits per code": bits, "codebook usage": self.model.usage}
 
     def pictures(self) -> dict[str, Tensor]:
@@ -94,7 +94,3 @@ class GlobalObjective:
 
     def trouble(self) -> str | None:
         return None
-
-
-def _first(dataset: RandomRows, name: str, device: torch.device) -> Tensor:
-    return torch.stack([dataset[i][name] for i in range(min(8, len(dataset)))]).to(device)

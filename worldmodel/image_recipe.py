@@ -58,12 +58,10 @@ def learn_images(images: Images, recipe: ImageRecipe, folder: Path, device: str)
     torch.manual_seed(recipe.seed)
     model = ImageModel(_model_config(config, images, recipe)).to(device)
     model.vqvae = vqvae
-    prior_size = recipe.prior_steps * recipe.prior_batch
-    prior = CodesObjective(model.prior, codes, images.labels, size=prior_size, seed=recipe.seed)
+    prior = CodesObjective(model.prior, codes, images.labels, seed=recipe.seed)
     fit(prior, FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, recipe.seed), folder / "prior")
     if model.second_stage is not None:
-        size = recipe.second_steps * recipe.prior_batch
-        objective = GlobalObjective(model.second_stage, codes, size=size, seed=recipe.seed)
+        objective = GlobalObjective(model.second_stage, codes, seed=recipe.seed)
         schedule = FitConfig(recipe.second_steps, recipe.prior_batch, recipe.prior_lr, recipe.seed)
         fit(objective, schedule, folder / "second_stage")
     return model.bfloat16().float().eval()  # as it will be saved
@@ -73,7 +71,7 @@ def learn_vqvae(images: Images, config: ImageConfig, recipe: ImageRecipe, folder
     """Train a VQ-VAE, or go on with it, in `folder`; its weights are rounded to what will be saved."""
     torch.manual_seed(recipe.seed)
     vqvae = ImageVQVAE(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = ImageObjective(vqvae, images, size=recipe.steps * recipe.batch, seed=recipe.seed)
+    objective = ImageObjective(vqvae, images, seed=recipe.seed)
     fit(objective, FitConfig(recipe.steps, recipe.batch, recipe.lr, recipe.seed), folder)
     return vqvae.bfloat16().float().eval()
 

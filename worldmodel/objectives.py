@@ -11,7 +11,7 @@ from worldmodel.pictures import tile
 from worldmodel.quantizer import perplexity
 from worldmodel.salience import PixelWeight
 from worldmodel.state import generators
-from worldmodel.training import Batch
+from worldmodel.step import Batch
 from worldmodel.video import VideoVQVAE
 from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldModel
@@ -34,23 +34,23 @@ class VideoObjective:
             self.pixel_weight = None
             self.scale = float(sample.var())
         else:
-            self.pixel_weight = PixelWeight(store)
+            self.pixel_weight = PixelWeight(store).to(model.quantizer.embedding.device)
             self.scale = float((sample - sample.mean((0, 1, 2))).abs().mean())
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         frames = batch["frames"]
         weight = self.pixel_weight(frames) if self.pixel_weight else torch.ones(frames.shape[:-1], device=frames.device)
         out = self.model(frames, weight / self.scale)
         return out.total, {
-            "reconstruction": out.reconstruction.item(),
-            "codebook and commitment": (out.total - out.reconstruction).item(),
+            "reconstruction": out.reconstruction,
+            "codebook and commitment": out.total - out.reconstruction,
             "codebook usage": self.model.quantizer.usage,
-            "perplexity": float(perplexity(out.codes, self.model.config.num_codes)),
+            "perplexity": perplexity(out.codes, self.model.config.num_codes),
         }
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
-        frames = _first(self.dataset, 8, "frames").to(self.model.quantizer.embedding.device)
+        frames = _first(self.dataset, 8)["frames"].to(self.model.quantizer.embedding.device)
         decoded = self.model.decode(self.model.encode(frames))
         grid = torch.stack([frames[:, -1], decoded[:, -1]])  # [2, N, H, W, 3]
         use = self.model.quantizer.recent_share.sort(descending=True).values
@@ -92,14 +92,14 @@ class DynamicsObjective:
         self.dataset = WindowDataset(store, self.window, size=size, seed=seed, frames=codes, past=self.past)
         self.salience = salience
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         codes, actions = withhold(batch["frames"].long(), batch["actions"], self.past, self.world.no_action)
         given = self.past + 1
         logits = self.model.code_logits(codes, actions, blur(codes), given=given)
         after = codes[:, given:]
         nats = F.cross_entropy(logits.flatten(0, -2).float(), after.flatten(), reduction="none").view(after.shape)
         weight = self._weight(codes[:, given - 1 : -1])
-        return (nats * weight).mean(), {"bits per code": nats.mean().item() / math.log(2)}
+        return (nats * weight).mean(), {"bits per code": nats.mean() / math.log(2)}
 
     def _weight(self, past: Tensor) -> Tensor:
         """Largest salience in the 3x3 codes around, with mean one.  [B, T, h, w] -> [B, T, h, w]"""
@@ -108,9 +108,8 @@ class DynamicsObjective:
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
-        codes, actions = (
-            _first(self.dataset, 4, name).long().to(self.salience.device) for name in ("frames", "actions")
-        )
+        first = _first(self.dataset, 4)
+        codes, actions = (first[name].long().to(self.salience.device) for name in ("frames", "actions"))
         given = self.past + self.window // 2
         state = self.world.observe_codes(codes[:, :given], actions[:, : given - 1])
         dream = self.world.imagine(state, actions[:, given - 1 :], rngs=generators(0, len(codes))).frames()
@@ -147,6 +146,6 @@ def blur(codes: Tensor) -> Tensor:
     return torch.where(torch.rand(codes.shape, device=codes.device) < share, other, codes)
 
 
-def _first(dataset: WindowDataset, n: int, name: str) -> Tensor:
-    """A field of the first n windows, or of all there are."""
-    return torch.stack([dataset[i][name] for i in range(min(n, len(dataset)))])
+def _first(dataset: WindowDataset, n: int) -> Batch:
+    """The first n windows, or all there are."""
+    return dataset.batch(0, min(n, len(dataset)))

@@ -5,38 +5,53 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+WEIGHT_DECAY = 0.01
+
 
 class Optimizer:
     """Muon (Jordan et al., 2024) for the weights of convolutions and linear maps, AdamW for all other parameters.
 
     A kernel [out, in, ...] is the matrix [out, in * ...]. Muon orthogonalises a matrix's step, so that directions of
     small gradient learn as fast as the others; its step is scaled to the size of AdamW's, and both share one learning
-    rate.
+    rate, and a weight decay that is decoupled from the gradient.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         kernels = {id(p) for p in _kernels(model)}
-        # Muon takes matrices: views of the kernels, and of their gradients before each step.
-        self._matrices = [(p, _matrix(p.detach())) for p in self.parameters if id(p) in kernels]
+        # What torch's optimizers move, at a learning rate of one, is no parameter but a zero beside it: Muon takes no
+        # learning rate that a GPU could read by itself.
+        self._moves = [torch.zeros_like(p) for p in self.parameters]
+        # It takes matrices: views of the kernels' moves, and of their gradients before each step.
+        self._views = [
+            _matrix(move) if id(p) in kernels else move for p, move in zip(self.parameters, self._moves, strict=True)
+        ]
+        matrices = [view for p, view in zip(self.parameters, self._views, strict=True) if id(p) in kernels]
+        others = [view for p, view in zip(self.parameters, self._views, strict=True) if id(p) not in kernels]
         self._parts: list[torch.optim.Optimizer] = []
-        if self._matrices:
-            muon = torch.optim.Muon((m for _, m in self._matrices), weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-            self._parts.append(muon)
-        others = [p for p in self.parameters if id(p) not in kernels]
+        if matrices:
+            self._parts.append(torch.optim.Muon(matrices, lr=1, weight_decay=0, adjust_lr_fn="match_rms_adamw"))
         if others:
-            self._parts.append(torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=0.01))
+            self._parts.append(torch.optim.Adam(others, lr=1, betas=(0.9, 0.99), capturable=others[0].is_cuda))
 
-    def step(self, learning_rate: float) -> None:
-        """Move the parameters against their gradients, and forget these."""
-        for parameter, matrix in self._matrices:
-            matrix.grad = None if parameter.grad is None else _matrix(parameter.grad, parameter)
+    @torch.no_grad()
+    def step(self, learning_rate: Tensor) -> None:
+        """Move the parameters against their gradients, by a rate that is a scalar on their device; forget these."""
+        parameters: list[Tensor] = []  # those with a gradient
+        moves: list[Tensor] = []
+        for parameter, move, view in zip(self.parameters, self._moves, self._views, strict=True):
+            if parameter.grad is not None:
+                view.grad = parameter.grad if view is move else _matrix(parameter.grad, move)
+                parameters.append(parameter)
+                moves.append(move)
         for part in self._parts:
-            for group in part.param_groups:
-                group["lr"] = learning_rate
             part.step()
-        for parameter in self.parameters:
-            parameter.grad = None
+        torch._foreach_mul_(parameters, 1 - WEIGHT_DECAY * learning_rate)
+        torch._foreach_mul_(moves, learning_rate)
+        torch._foreach_add_(parameters, moves)
+        torch._foreach_zero_(moves)
+        for tensor in (*self.parameters, *self._views):
+            tensor.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """What resuming needs, by name."""

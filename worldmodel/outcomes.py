@@ -8,7 +8,7 @@ from torch import Tensor
 from worldmodel.dynamics import Dynamics
 from worldmodel.episodes import EpisodeStore
 from worldmodel.objectives import blur, withhold
-from worldmodel.training import Batch
+from worldmodel.step import Batch
 from worldmodel.windows import WindowDataset
 
 OFTEN = 0.5  # share of the steps shown that are drawn from those with a rare outcome
@@ -58,9 +58,10 @@ class OutcomeObjective:
     def __init__(self, dynamics: Dynamics, store: EpisodeStore, codes: Tensor, *, size: int, seed: int = 0) -> None:
         """`codes`: int16 [F, h, w], all frames of the store."""
         self.dynamics, self.model = dynamics, dynamics.outcome
+        self.reward_values = dynamics.reward_values
         self.dataset = OutcomeDataset(store, codes, dynamics.config.reach - 1, size=size, seed=seed)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weight = batch["weight"].squeeze(1)  # [B]
         past, no_action = self.dynamics.config.reach - 1, self.dynamics.no_action
         codes, actions = withhold(batch["frames"].long(), batch["actions"], past, no_action)  # [B, reach + 1, h, w]
@@ -70,11 +71,11 @@ class OutcomeObjective:
             uniforms = torch.rand(len(context), context[0, 0].numel(), device=context.device)
             after, _ = self.dynamics.head.draw(context, uniforms, 1.0)
         reward_logits, termination_logits = self.model(foreseen, before[:, -1], after)
-        reward_class = (batch["rewards"] - self.dynamics.reward_values).abs().argmin(-1)
+        reward_class = (batch["rewards"] - self.reward_values).abs().argmin(-1)
         reward = (F.cross_entropy(reward_logits.float(), reward_class, reduction="none") * weight).mean()
         ends = batch["terminated"].squeeze(1).float()
         termination = F.binary_cross_entropy_with_logits(termination_logits.float(), ends, weight)
-        return reward + termination, {"reward": reward.item(), "termination": termination.item()}
+        return reward + termination, {"reward": reward, "termination": termination}
 
     def pictures(self) -> dict[str, Tensor]:
         return {}

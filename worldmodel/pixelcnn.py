@@ -204,7 +204,9 @@ class _Masked(nn.Module):
         rows, columns = zip(*offsets, strict=True)
         top, left = min(rows), min(columns)
         self._box = max(rows) - top + 1, max(columns) - left + 1  # the smallest kernel that has all offsets
-        self._flat = [(a - top) * self._box[1] + b - left for a, b in offsets]
+        self._taps: Tensor  # int64 [taps]: their places in it
+        taps = [(a - top) * self._box[1] + b - left for a, b in offsets]
+        self.register_buffer("_taps", torch.tensor(taps), persistent=False)
         self._padding = 0, 0, -left, max(columns), -top, max(rows)  # of channels, columns and rows; some are negative
 
     def forward(self, x: Tensor) -> Tensor:
@@ -212,7 +214,7 @@ class _Masked(nn.Module):
         kernel: Tensor = self.weight
         if taps < self._box[0] * self._box[1]:
             kernel = kernel.new_zeros(outputs, self._box[0] * self._box[1], inputs)
-            kernel[:, self._flat] = self.weight
+            kernel[:, self._taps] = self.weight
         kernel = kernel.unflatten(1, self._box).permute(0, 3, 1, 2)
         return F.conv2d(F.pad(x, self._padding).permute(0, 3, 1, 2), kernel).permute(0, 2, 3, 1)
 
@@ -350,5 +352,7 @@ _TURN: dict[str, Rank] = {
 def _check_range(name: str, numbers: Tensor, end: int) -> None:
     if numbers.dtype != torch.int64:
         raise UserError(f"{name} are int64, not {str(numbers.dtype).removeprefix('torch.')}.")
+    if numbers.is_cuda and torch.cuda.is_current_stream_capturing():
+        return  # there are no numbers yet: a step is being recorded (see `TrainingStep`)
     if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < end:
         raise UserError(f"{name} are from 0 to {end - 1}, not {int(numbers.min())} to {int(numbers.max())}.")

@@ -69,7 +69,7 @@ class VectorQuantizer(nn.Module):
     def forward(self, z: Tensor) -> Quantized:
         """Quantize encoder outputs `z`, float [B, D, *]; in training mode the dictionary's statistics move too."""
         flat = self._flat(z)  # [N, D]
-        if self.training and not self.initialised:
+        if self.training:
             self._initialise(flat.detach())
         codes = self._nearest(flat)  # [N]
         # A copy, for a restart below may overwrite the dictionary before the gradient is taken.
@@ -106,44 +106,55 @@ class VectorQuantizer(nn.Module):
     def _on_sphere(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.unit_norm else vectors
 
+    # No step below asks what a tensor holds, so that a GPU can do one after another without word from the CPU.
+
     @torch.no_grad()
     def _initialise(self, flat: Tensor) -> None:
-        self.embedding.copy_(self._draw(flat, self.num_codes))
-        self.cluster_sum.copy_(self.embedding)
+        """Start from encoder outputs, unless that was done."""
+        drawn = self._draw(flat)
+        for embeddings in (self.embedding, self.cluster_sum):
+            embeddings.copy_(torch.where(self.initialised, embeddings, drawn))
         self.initialised.fill_(True)
 
     @torch.no_grad()
     def _follow(self, flat: Tensor, codes: Tensor) -> None:
         """Move N_i and m_i towards this batch, and with them a dictionary that follows averages; restart dead codes."""
         decay = 0.99 if self.ema_decay is None else self.ema_decay
-        count = torch.bincount(codes, minlength=self.num_codes).to(flat.dtype)  # [K]
-        share = count * (self.num_codes / codes.numel())  # 1 is an even share, whatever the batch size
+        share = (
+            _shares(codes, self.num_codes).to(flat.dtype) * self.num_codes
+        )  # [K] 1 is an even share, whatever the batch size
         total = torch.zeros_like(self.cluster_sum).index_add_(0, codes, flat) * (self.num_codes / codes.numel())
         self.recent_share.lerp_(share, 1 - decay)
         self.cluster_size.lerp_(share, 1 - decay)
         self.cluster_sum.lerp_(total, 1 - decay)
         if self.ema_decay is not None:
-            used = self.cluster_size > 1e-5  # of the others neither N_i nor m_i says anything any more
-            self.embedding[used] = self._on_sphere(self.cluster_sum[used] / self.cluster_size[used, None])
+            used = self.cluster_size[:, None] > 1e-5  # of the others neither N_i nor m_i says anything any more
+            average = self._on_sphere(self.cluster_sum / self.cluster_size[:, None].clamp_min(1e-5))
+            self.embedding.copy_(torch.where(used, average, self.embedding))
         dead = self.cluster_size < self.restart_below
-        if dead.any():
-            self.embedding[dead] = self._draw(flat, int(dead.sum()))
-            self.cluster_sum[dead] = self.embedding[dead]
-            self.cluster_size[dead] = 1.0
+        drawn = self._draw(flat)
+        for embeddings in (self.embedding, self.cluster_sum):
+            embeddings.copy_(torch.where(dead[:, None], drawn, embeddings))
+        self.cluster_size.masked_fill_(dead, 1.0)
 
-    @staticmethod
-    def _draw(flat: Tensor, n: int) -> Tensor:
-        """`n` random rows of the batch, without repeats where it has as many."""
-        order = torch.randperm(flat.shape[0], device=flat.device)
-        return flat[order.repeat(-(-n // len(order)))[:n]]
+    def _draw(self, flat: Tensor) -> Tensor:
+        """K random rows of the batch: one from each of K even parts, so without repeats where it has as many."""
+        places = torch.arange(self.num_codes, device=flat.device) + torch.rand(self.num_codes, device=flat.device)
+        return flat[(places * (len(flat) / self.num_codes)).long().clamp_max(len(flat) - 1)]
 
     @property
-    def usage(self) -> float:
+    def usage(self) -> Tensor:
         """Fraction of the dictionary in use: codes with more than a tenth of an even share of recent latents."""
-        return float((self.recent_share > 0.1).float().mean())
+        return (self.recent_share > 0.1).float().mean()
 
 
 def perplexity(codes: Tensor, num_codes: int) -> Tensor:
     """Perplexity of the codes' empirical distribution: K when all are used evenly, 1 when only one is."""
-    p = torch.bincount(codes.flatten(), minlength=num_codes).float() / codes.numel()
+    p = _shares(codes.flatten(), num_codes)
     return torch.exp(-torch.xlogy(p, p).sum())
+
+
+def _shares(codes: Tensor, num_codes: int) -> Tensor:
+    """How much of codes, int64 [N], each is: float [K]."""
+    each = torch.full(codes.shape, 1 / codes.numel(), device=codes.device)
+    return torch.zeros(num_codes, device=codes.device).index_add_(0, codes, each)

@@ -1,14 +1,16 @@
-"""Random rows of tensors in memory, as a PyTorch dataset."""
+"""Random rows of tensors in memory."""
 
 import numpy as np
+import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from worldmodel.errors import UserError
 
+BLOCK = 1024  # items whose rows are drawn together
 
-class RandomRows(Dataset[dict[str, Tensor]]):
-    """`size` random rows of some tensors of N rows each, with replacement, each row as likely as any other.
+
+class RandomRows:
+    """An endless sequence of random rows of some tensors of N rows each, each row as likely as any other.
 
     Item i is a function of (seed, i) and of the tensors alone, so an interrupted training asks for items from i on and
     sees what it would have seen; with another seed the rows are independent of these.
@@ -16,17 +18,15 @@ class RandomRows(Dataset[dict[str, Tensor]]):
     Raises `UserError` when there are no rows.
     """
 
-    def __init__(self, fields: dict[str, Tensor], *, size: int, seed: int = 0) -> None:
-        self.fields, self.size, self.seed = fields, size, seed
+    def __init__(self, fields: dict[str, Tensor], *, seed: int = 0) -> None:
+        self.fields, self.seed = fields, seed
         self.rows = len(next(iter(fields.values())))
         if not self.rows:
             raise UserError("There is nothing to learn from: not one image.")
 
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        if not 0 <= index < self.size:
-            raise IndexError(f"row {index} of {self.size}")
-        row = int(np.random.default_rng((self.seed, index)).integers(self.rows))
-        return {name: values[row] for name, values in self.fields.items()}
+    def batch(self, first: int, size: int) -> dict[str, Tensor]:
+        """Items `first` to `first + size`, [size, ...] of every field."""
+        blocks = range(first // BLOCK, (first + size - 1) // BLOCK + 1)
+        drawn = [np.random.default_rng((self.seed, block)).integers(self.rows, size=BLOCK) for block in blocks]
+        rows = torch.from_numpy(np.concatenate(drawn)[first % BLOCK :][:size])
+        return {name: values[rows] for name, values in self.fields.items()}

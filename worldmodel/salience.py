@@ -1,5 +1,7 @@
 """What in a frame is worth getting right: rare colours, and colours that are seen where rewards come."""
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,9 +45,14 @@ class PixelWeight:
         self.scale = 1.0
         self.scale = 1 / float(self(torch.cat(samples)).mean())
 
+    def to(self, device: torch.device) -> Self:
+        """Move to the device of the frames to come."""
+        self.weight = self.weight.to(device)
+        return self
+
     def __call__(self, frames: Tensor) -> Tensor:
         """Weights, float [..., H, W], of frames, uint8 [..., H, W, 3]."""
-        weight = self.weight.to(frames.device)[_colour(frames)]
+        weight = self.weight[_colour(frames)]
         largest = F.max_pool2d(weight.flatten(0, -3), 5, stride=1, padding=2).view(weight.shape)
         return self.scale * (weight + largest / 8)
 

@@ -4,7 +4,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from worldmodel.allocator import keep_freed_memory
@@ -20,8 +19,9 @@ from worldmodel.errors import UserError
 from worldmodel.files import read_tensors_and_metadata, write_tensors
 from worldmodel.optimizer import Optimizer
 from worldmodel.progress import training_progress
+from worldmodel.step import Batch, TrainingStep
 
-Batch = dict[str, Tensor]
+LOGGED_EVERY = 20  # steps
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ class FitConfig:
     """Steps between pictures in TensorBoard."""
 
 
+class Dataset(Protocol):
+    """What is learned from: an endless sequence of random items."""
+
+    def batch(self, first: int, size: int) -> Batch:
+        """Items `first` to `first + size`, each of which depends on its number alone; all batches are of one shape."""
+
+
 class Objective(Protocol):
     """What `fit` needs to know of a model and its data."""
 
@@ -48,11 +55,10 @@ class Objective(Protocol):
     def model(self) -> nn.Module: ...
 
     @property
-    def dataset(self) -> Dataset[Batch]:
-        """Item i is used in step i // batch_size and must depend on i alone."""
+    def dataset(self) -> Dataset: ...
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The scalar to minimise, and scalars worth logging."""
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and scalars worth logging. A GPU calls it a few times only (see `TrainingStep`)."""
 
     def pictures(self) -> dict[str, Tensor]:
         """Pictures worth logging, uint8 [H, W, 3], and what a person should read from them as their names."""
@@ -69,8 +75,9 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     On a CPU an interrupted and resumed training gives bit for bit what an uninterrupted one gives: batches and random
     numbers depend on the step alone, and an interrupt waits for the end of the step.
 
-    Raises `UserError` when the loss or its gradient is not finite (the last checkpoint, from before, is kept), or the
-    checkpoint is damaged. On Ctrl-C saves a checkpoint and raises `KeyboardInterrupt`.
+    Raises `UserError` when the loss or its gradient is not finite (the last checkpoint, from before, is kept; on a GPU
+    this is found within 20 steps), or the checkpoint is damaged. On Ctrl-C saves a checkpoint and raises
+    `KeyboardInterrupt`.
     """
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +87,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     optimizer = Optimizer(model)
     step = load_checkpoint(checkpoint, model, optimizer) if checkpoint.exists() else 0
     model.train()
-    batches = iter(_loader(objective.dataset, config.batch_size, step, config.steps))
+    take = TrainingStep(objective.loss, optimizer, device)
     saved = logged = time.monotonic()
     waited = 0.0
     with (
@@ -92,25 +99,27 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
         while step < config.steps:
             torch.manual_seed(config.seed * 1_000_003 + step)
             asked = time.monotonic()
-            batch = {name: value.to(device) for name, value in next(batches).items()}
+            batch = objective.dataset.batch(step * config.batch_size, config.batch_size)
             waited += time.monotonic() - asked
-            with torch.autocast(device.type, torch.bfloat16):
-                loss, scalars = objective.loss(batch)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(optimizer.parameters, 1.0)
-            if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-                kept = f"; {checkpoint} is from before" if checkpoint.exists() else ""
-                raise UserError(
-                    f"The loss of the {objective.name} is {loss.item():g}, its gradient {norm.item():g}, at step "
-                    f"{step}: train with a learning rate below {config.learning_rate:g}{kept}."
-                )
-            optimizer.step(_learning_rate(config, step))
+            taken = take(batch, _learning_rate(config, step))
             step += 1
-            progress.update(task, advance=1, loss=f"loss {loss.item():.3f}")
-            if step % 20 == 0 or step == config.steps:
+            progress.advance(task)
+            due = time.monotonic() - saved > config.checkpoint_every or interrupted.is_set() or step == config.steps
+            log_now = step % LOGGED_EVERY == 0 or step == config.steps
+            # A GPU is steps ahead of whoever does not ask it what it found.
+            if device.type == "cpu" or due or log_now:
+                loss, norm = taken.loss.item(), taken.gradient_norm.item()
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    kept = f"; {checkpoint} is from before" if checkpoint.exists() else ""
+                    raise UserError(
+                        f"The loss of the {objective.name} is {loss:g}, its gradient {norm:g}, at step {step - 1}: "
+                        f"train with a learning rate below {config.learning_rate:g}{kept}."
+                    )
+                progress.update(task, loss=f"loss {loss:.3f}")
+            if log_now:
                 waiting = waited / (time.monotonic() - logged)
-                every = {"loss": loss.item(), "gradient norm": norm.item(), "share of time waiting for data": waiting}
-                for name, value in {**every, **scalars}.items():
+                every = {"loss": loss, "gradient norm": norm, "share of time waiting for data": waiting}
+                for name, value in {**every, **taken.scalars}.items():
                     log.add_scalar(f"{objective.name}/{name}", value, step)
                 waited, logged = 0.0, time.monotonic()
             if step % 500 == 0 and (trouble := objective.trouble()):
@@ -118,8 +127,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
             if step % config.pictures_every == 0 or step == config.steps:
                 for name, picture in objective.pictures().items():
                     log.add_image(f"{objective.name}/{name}", picture, step, dataformats="HWC")
-            due = time.monotonic() - saved > config.checkpoint_every
-            if due or interrupted.is_set() or step == config.steps:
+            if due:
                 save_checkpoint(checkpoint, model, optimizer, step)
                 saved = time.monotonic()
             if interrupted.is_set():
@@ -169,9 +177,3 @@ def _learning_rate(config: FitConfig, step: int) -> float:
     warmup = min(1.0, (step + 1) / 200)
     decay = 0.5 * (1 + math.cos(math.pi * step / config.steps))
     return config.learning_rate * warmup * (1 / 30 + (1 - 1 / 30) * decay)
-
-
-def _loader(dataset: Dataset[Batch], batch_size: int, start: int, stop: int) -> DataLoader[Batch]:
-    """Items start * batch_size to stop * batch_size, in order: the dataset itself is random."""
-    assert isinstance(dataset, Sized)
-    return DataLoader(dataset, batch_size, sampler=range(start * batch_size, stop * batch_size))

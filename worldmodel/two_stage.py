@@ -81,9 +81,9 @@ class GlobalVQVAE(nn.Module):
         return torch.cat([q.lookup(latents[:, g]) for g, q in enumerate(self.quantizers)], 1)  # type: ignore[operator]
 
     @property
-    def usage(self) -> float:
+    def usage(self) -> Tensor:
         """Fraction of the dictionaries in use (see `VectorQuantizer.usage`)."""
-        return sum(quantizer.usage for quantizer in self.quantizers) / len(self.quantizers)  # type: ignore[misc]
+        return torch.stack([quantizer.usage for quantizer in self.quantizers]).mean()  # type: ignore[misc]
 
     def _parts(self, codes: Tensor) -> tuple[Tensor, ...]:
         """[B, 1, h, w] -> G of [B, D]."""

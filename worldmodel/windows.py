@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -77,6 +77,10 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             none = item["actions"].new_full((missing,), self.store.n_actions)
             item["actions"] = torch.cat([none, self._steps["actions"][step - past : step + self.length - 1]])
         return {"frames": frames, **item}
+
+    def batch(self, first: int, size: int) -> dict[str, Tensor]:
+        """Items `first` to `first + size`, one on top of another."""
+        return default_collate([self[i] for i in range(first, first + size)])
 
     def locate(self, index: int) -> tuple[int, int]:
         """(episode, first frame) of window `index`."""

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel.episodes import EpisodeStore
-from worldmodel.training import Batch, FitConfig, fit
+from worldmodel.step import Batch
+from worldmodel.training import FitConfig, fit
 from worldmodel.windows import WindowDataset
 
 STEPS, BATCH = 1500, 64
@@ -47,10 +48,10 @@ class _InverseObjective:
         frames = torch.from_numpy(store.flat("frames"))
         self.dataset = WindowDataset(store, 2, size=STEPS * BATCH, frames=frames)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         actions = batch["actions"][:, 0]
         logits = self.model(batch["frames"][:, 0], batch["frames"][:, 1])
-        return F.cross_entropy(logits, actions), {"accuracy": float((logits.argmax(-1) == actions).float().mean())}
+        return F.cross_entropy(logits, actions), {"accuracy": (logits.argmax(-1) == actions).float().mean()}
 
     def pictures(self) -> dict[str, Tensor]:
         return {}
