@@ -1,6 +1,6 @@
 """The optimizer of every model here: Muon for the matrices between layers, AdamW for all else."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,12 @@ class Optimizer:
         self._views = [
             _matrix(move) if id(p) in kernels else move for p, move in zip(self.parameters, self._moves, strict=True)
         ]
-        matrices = [view for p, view in zip(self.parameters, self._views, strict=True) if id(p) in kernels]
+        self._parts: list[torch.optim.Optimizer] = [
+            torch.optim.Muon([view], lr=1, weight_decay=0, adjust_lr_fn="match_rms_adamw")
+            for p, view in zip(self.parameters, self._views, strict=True)
+            if id(p) in kernels
+        ]
         others = [view for p, view in zip(self.parameters, self._views, strict=True) if id(p) not in kernels]
-        self._parts: list[torch.optim.Optimizer] = []
-        if matrices:
-            self._parts.append(torch.optim.Muon(matrices, lr=1, weight_decay=0, adjust_lr_fn="match_rms_adamw"))
         if others:
             self._parts.append(torch.optim.Adam(others, lr=1, betas=(0.9, 0.99), capturable=others[0].is_cuda))
 
@@ -44,8 +45,7 @@ class Optimizer:
                 view.grad = parameter.grad if view is move else _matrix(parameter.grad, move)
                 parameters.append(parameter)
                 moves.append(move)
-        for part in self._parts:
-            part.step()
+        _side_by_side([part.step for part in self._parts], learning_rate.device)
         torch._foreach_mul_(parameters, 1 - WEIGHT_DECAY * learning_rate)
         torch._foreach_mul_(moves, learning_rate)
         torch._foreach_add_(parameters, moves)
@@ -70,6 +70,22 @@ class Optimizer:
             states[int(number)].setdefault(int(index), {})[name] = value
         for part, values in zip(self._parts, states, strict=True):
             part.load_state_dict({"state": values, "param_groups": part.state_dict()["param_groups"]})
+
+
+def _side_by_side(steps: list[Callable[[], object]], device: torch.device) -> None:
+    """Take steps that have nothing to do with each other; on a GPU at once, for each is too small to fill it."""
+    if device.type != "cuda":
+        for step in steps:
+            step()
+        return
+    here = torch.cuda.current_stream(device)
+    streams = [torch.cuda.Stream(device) for _ in steps]
+    for step, stream in zip(steps, streams, strict=True):
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            step()
+    for stream in streams:
+        here.wait_stream(stream)
 
 
 def _kernels(model: nn.Module) -> Iterator[nn.Parameter]:
