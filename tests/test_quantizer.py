@@ -89,6 +89,15 @@ def test_dead_codes_come_back_to_life() -> None:
     assert perplexity(codes, 16) > 8
 
 
+def test_batches_smaller_than_the_dictionary_fill_it_nevertheless() -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(256, 16, ema_decay=0.98)
+    for _ in range(400):
+        quantizer(torch.randn(1, 16, 8))
+    codes = quantizer.encode(torch.randn(1, 16, 4_000))
+    assert codes.unique().numel() > 200
+
+
 def test_a_collapsed_codebook_shows_in_its_usage() -> None:
     quantizer = VectorQuantizer(64, 2, ema_decay=0.9)
     for _ in range(60):

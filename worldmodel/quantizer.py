@@ -111,7 +111,7 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def _initialise(self, flat: Tensor) -> None:
         """Start from encoder outputs, unless that was done."""
-        drawn = self._draw(flat)
+        drawn, _ = self._draw(flat)
         for embeddings in (self.embedding, self.cluster_sum):
             embeddings.copy_(torch.where(self.initialised, embeddings, drawn))
         self.initialised.fill_(True)
@@ -131,16 +131,22 @@ class VectorQuantizer(nn.Module):
             used = self.cluster_size[:, None] > 1e-5  # of the others neither N_i nor m_i says anything any more
             average = self._on_sphere(self.cluster_sum / self.cluster_size[:, None].clamp_min(1e-5))
             self.embedding.copy_(torch.where(used, average, self.embedding))
-        dead = self.cluster_size < self.restart_below
-        drawn = self._draw(flat)
+        drawn, first = self._draw(flat)
+        dead = (self.cluster_size < self.restart_below) & first
         for embeddings in (self.embedding, self.cluster_sum):
             embeddings.copy_(torch.where(dead[:, None], drawn, embeddings))
         self.cluster_size.masked_fill_(dead, 1.0)
 
-    def _draw(self, flat: Tensor) -> Tensor:
-        """K random rows of the batch: one from each of K even parts, so without repeats where it has as many."""
-        places = torch.arange(self.num_codes, device=flat.device) + torch.rand(self.num_codes, device=flat.device)
-        return flat[(places * (len(flat) / self.num_codes)).long().clamp_max(len(flat) - 1)]
+    def _draw(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """K random rows of the batch, [K, D], and which of them are the first of their kind, bool [K].
+
+        All are where the batch has as many: one from each of K even parts.
+        """
+        size, device = len(flat), flat.device
+        order = torch.rand(self.num_codes, device=device).argsort()
+        part = max(size / self.num_codes, 1.0)
+        rows = ((order + torch.rand(self.num_codes, device=device)) * part).long()
+        return flat[rows % size], order < size
 
     @property
     def usage(self) -> Tensor:
