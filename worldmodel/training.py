@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class FitConfig:
     checkpoint_every: float = 60.0
     """Seconds between checkpoints; a killed training loses at most this much."""
     pictures_every: int = 500
-    """Steps between pictures in TensorBoard."""
+    """Steps between pictures, and sounds, in TensorBoard."""
 
 
 class Dataset(Protocol):
@@ -65,6 +65,16 @@ class Objective(Protocol):
 
     def trouble(self) -> str | None:
         """One sentence when the training goes wrong in a way that the loss does not show."""
+
+
+@runtime_checkable
+class Audible(Protocol):
+    """An objective that people would rather listen to."""
+
+    sample_rate: int
+
+    def sounds(self) -> dict[str, Tensor]:
+        """Waves worth logging, float [T] in [-1, 1], and what a person should hear in them as their names."""
 
 
 def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
@@ -127,6 +137,8 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
             if step % config.pictures_every == 0 or step == config.steps:
                 for name, picture in objective.pictures().items():
                     log.add_image(f"{objective.name}/{name}", picture, step, dataformats="HWC")
+                for name, wave in objective.sounds().items() if isinstance(objective, Audible) else ():
+                    log.add_audio(f"{objective.name}/{name}", wave, step, objective.sample_rate)
             if due:
                 save_checkpoint(checkpoint, model, optimizer, step)
                 saved = time.monotonic()
