@@ -29,9 +29,8 @@ def decoder_bits(vqvae: AudioVQVAE, audio: Audio) -> dict[str, float]:
     """
     device = next(vqvae.parameters()).device
     codes = encode_audio(vqvae, audio.waves)
-    others = [
-        (other.repeat(-(-len(own) // len(other))))[: len(own)] for own, other in zip(codes, codes[1:] + codes[:1])
-    ]
+    next_ones = codes[1:] + codes[:1]
+    others = [other.repeat(-(-len(own) // len(other)))[: len(own)] for own, other in zip(codes, next_ones, strict=True)]
     average = vqvae.quantizer.lookup(torch.cat(codes)[None].to(device)).mean(2, keepdim=True)  # [1, D, 1]
     nats = {"true": 0.0, "shuffled": 0.0, "none": 0.0}
     for i, wave in enumerate(audio.waves):

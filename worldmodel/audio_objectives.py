@@ -10,7 +10,7 @@ from worldmodel.audio_data import Audio
 from worldmodel.crops import Crops
 from worldmodel.mu_law import wave_of
 from worldmodel.quantizer import perplexity
-from worldmodel.spectrogram import spectrogram
+from worldmodel.sounds import spectrogram
 from worldmodel.step import Batch
 from worldmodel.wavenet import WaveNet
 

@@ -137,8 +137,9 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
             if step % config.pictures_every == 0 or step == config.steps:
                 for name, picture in objective.pictures().items():
                     log.add_image(f"{objective.name}/{name}", picture, step, dataformats="HWC")
-                for name, wave in objective.sounds().items() if isinstance(objective, Audible) else ():
-                    log.add_audio(f"{objective.name}/{name}", wave, step, objective.sample_rate)
+                if isinstance(objective, Audible):
+                    for name, wave in objective.sounds().items():
+                        log.add_audio(f"{objective.name}/{name}", wave, step, objective.sample_rate)
             if due:
                 save_checkpoint(checkpoint, model, optimizer, step)
                 saved = time.monotonic()

@@ -110,9 +110,10 @@ class WaveNet(nn.Module):
             raise UserError(f"The uniform numbers have shape [B, T], not {list(uniforms.shape)}.")
         if not temperature > 0:
             raise UserError(f"The temperature is above 0, not {temperature}.")
-        condition = self._condition(*uniforms.shape, local, vector)
+        batch, length = uniforms.shape
+        condition = self._condition(batch, length, local, vector)
         drawing = _Drawing(self, uniforms, condition, temperature)
-        for t in range(uniforms.shape[1]):
+        for t in range(length):
             drawing.draw(t)
         return drawing.samples, drawing.probability.log().sum(1)
 
@@ -200,8 +201,8 @@ class _Drawing:
         self._features = self._states[:-1, :, :width]
         self._views = list(zip(self._states, self._features, self._gates, self._gates[..., :width], strict=False))
         self._found = self._states[-1, :, width:]
-        self._hidden = model.hidden.bias, model.hidden.weight.T.contiguous()
-        self._logits = model.logits.bias / temperature, (model.logits.weight / temperature).T.contiguous()
+        self._hidden = model.hidden.weight.T.contiguous(), model.hidden.bias
+        self._logits = (model.logits.weight / temperature).T.contiguous(), model.logits.bias / temperature
 
     def draw(self, t: int) -> None:
         """Sample t, of all rows."""
@@ -215,13 +216,16 @@ class _Drawing:
             a.tanh_()
             torch.addmm(state, F.glu(gates), self._out[n], out=self._states[n + 1])
         self._kept.index_copy_(0, places, self._features)
-        bias, weight = self._hidden
-        hidden = torch.addmm(bias, self._found.relu(), weight).relu_()
-        bias, weight = self._logits
-        logits = torch.addmm(bias, hidden, weight)
+        hidden = _linear(self._found.relu(), *self._hidden).relu_()
+        logits = _linear(hidden, *self._logits)
         code, probability = invert_cdf(logits, self.uniforms[:, t, None])
         self._last = code[:, 0]
         self.samples[:, t], self.probability[:, t] = self._last, probability[:, 0]
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x [B, in] @ weight [in, out] + bias [out]."""
+    return torch.addmm(bias, x, weight)
 
 
 def _given(layers: Sequence[_Layer], batch: int, condition: Tensor | None) -> Tensor:
