@@ -4,7 +4,6 @@ After "WaveNet: A Generative Model for Raw Audio" (van den Oord et al., 2016). D
 much of its past as it looks back: one sample costs one column a layer, however long the past.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,9 +66,10 @@ class WaveNet(nn.Module):
         width, skip = config.width, config.skip
         self.embed = nn.Embedding(config.classes + 1, width)  # the last is what stands before the first sample
         self.first = nn.Linear(width, width + skip)
-        self.local = nn.Linear(config.local, width) if config.local else None
-        self.vector = nn.Linear(config.vector, width) if config.vector else None
-        self.layers = nn.ModuleList(_Layer(config, dilation) for dilation in config.dilations)
+        gates = len(config.dilations) * 2 * width  # of all layers
+        self.local = nn.Linear(config.local, gates, bias=False) if config.local else None
+        self.vector = nn.Linear(config.vector, gates, bias=False) if config.vector else None
+        self.layers = nn.ModuleList(_Layer(width, skip, dilation) for dilation in config.dilations)
         self.hidden = nn.Linear(skip, skip)
         self.logits = nn.Linear(skip, config.classes)
 
@@ -78,12 +78,11 @@ class WaveNet(nn.Module):
         batch, length = samples.shape
         condition = self._condition(batch, length, local, vector)
         before = F.pad(samples[:, :-1], (1, 0), value=self.config.classes)  # [B, T]
-        columns = 1 if condition is None else condition.shape[1]
-        # Whole columns of the condition: the last may hold for samples that nobody asks for.
-        missing = -length % self.config.hop if columns > 1 else 0
-        state = self.first(self.embed(F.pad(before, (0, missing))))  # [B, T', width + skip]
-        for layer in self._layers:
-            state = layer(state, condition)
+        if local is not None:  # whole columns: the last may hold for samples that nobody asks for
+            before = F.pad(before, (0, -length % self.config.hop))
+        state = self.first(self.embed(before))  # [B, T or more, width + skip]
+        for n, layer in enumerate(self._layers):
+            state = layer(state, None if condition is None else condition[:, :, n])
         found = state[:, :length, self.config.width :]
         return self.logits(self.hidden(found.relu()).relu())
 
@@ -122,7 +121,7 @@ class WaveNet(nn.Module):
         return list(self.layers)  # type: ignore[arg-type]
 
     def _condition(self, batch: int, length: int, local: Tensor | None, vector: Tensor | None) -> Tensor | None:
-        """What the gates are told, [B, columns or 1, width]; None where the model is unconditional."""
+        """What the gates of each layer are given, [B, columns or 1, L, 2 * width]; None if there are no conditions."""
         config, precision = self.config, self.embed.weight.dtype
         expected = {
             "local condition": (local, config.local, (batch, config.local, -(-length // config.hop))),
@@ -138,7 +137,7 @@ class WaveNet(nn.Module):
             parts.append(self.local(local.to(precision).transpose(1, 2)))
         if vector is not None and self.vector is not None:
             parts.append(self.vector(vector.to(precision))[:, None])
-        return sum(parts[1:], parts[0]) if parts else None
+        return sum(parts[1:], parts[0]).unflatten(2, (-1, 2 * config.width)) if parts else None
 
 
 class _Layer(nn.Module):
@@ -148,23 +147,19 @@ class _Layer(nn.Module):
     head: [..., width + skip].
     """
 
-    def __init__(self, config: WaveNetConfig, dilation: int) -> None:
+    def __init__(self, width: int, skip: int, dilation: int) -> None:
         super().__init__()
-        self.width, self.dilation = config.width, dilation
-        self.around = nn.Linear(2 * config.width, 2 * config.width)  # a convolution of two taps: before, and now
-        conditional = config.local or config.vector
-        self.condition = nn.Linear(config.width, 2 * config.width, bias=False) if conditional else None
-        self.out = nn.Linear(config.width, config.width + config.skip, bias=False)
-        nn.init.zeros_(self.out.weight)
+        self.width, self.dilation = width, dilation
+        self.around = nn.Linear(2 * width, 2 * width)  # a convolution of two taps: before, and now
+        self.out = nn.Linear(width, width + skip, bias=False)
 
-    def forward(self, state: Tensor, condition: Tensor | None) -> Tensor:
-        """[B, T, width + skip] -> the same; `condition`: [B, columns, width], each for an equal share of the T."""
+    def forward(self, state: Tensor, given: Tensor | None) -> Tensor:
+        """[B, T, width + skip] -> the same; `given`: [B, columns, 2 * width], each for an equal share of the T."""
         now = state[..., : self.width]
         before = F.pad(now, (0, 0, self.dilation, 0))[:, : now.shape[1]]
         gates = self.around(torch.cat([before, now], -1))  # [B, T, 2 * width]
-        if self.condition is not None and condition is not None:
-            given = self.condition(condition)[:, :, None]  # [B, columns, 1, 2 * width]
-            gates = (gates.unflatten(1, (given.shape[1], -1)) + given).flatten(1, 2)
+        if given is not None:
+            gates = (gates.unflatten(1, (given.shape[1], -1)) + given[:, :, None]).flatten(1, 2)
         a, b = gates.chunk(2, -1)
         return state + self.out(a.tanh() * b.sigmoid())
 
@@ -176,7 +171,7 @@ class _Drawing:
     """
 
     def __init__(self, model: WaveNet, uniforms: Tensor, condition: Tensor | None, temperature: float) -> None:
-        """`uniforms`: float [B, T]; `condition`: [B, columns or 1, width], or None."""
+        """`uniforms`: float [B, T]; `condition`: [B, columns or 1, L, 2 * width], or None."""
         config, layers = model.config, model._layers
         (batch, length), width = uniforms.shape, config.width
         weight = model.embed.weight
@@ -188,7 +183,9 @@ class _Drawing:
         around = torch.stack([layer.around.weight.T for layer in layers])  # [L, 2 * width, 2 * width]
         self._before, self._now = around[:, :width].contiguous(), list(around[:, width:].contiguous())
         self._out = [layer.out.weight.T.contiguous() for layer in layers]
-        self._given, self._hop = _given(layers, batch, condition), config.hop  # [columns or 1, L, B, 2 * width]
+        bias = torch.stack([layer.around.bias for layer in layers])  # [L, 2 * width]
+        given = bias.expand(batch, 1, -1, -1) if condition is None else condition + bias
+        self._given, self._hop = given.permute(1, 2, 0, 3).contiguous(), config.hop  # [columns or 1, L, B, 2 * width]
         # A layer that looks d samples back has d places for its features, used in turn.
         dilations = torch.tensor(config.dilations, device=weight.device)  # [L]
         turns = torch.arange(length, device=weight.device)[:, None] % dilations
@@ -226,11 +223,3 @@ class _Drawing:
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [B, in] @ weight [in, out] + bias [out]."""
     return torch.addmm(bias, x, weight)
-
-
-def _given(layers: Sequence[_Layer], batch: int, condition: Tensor | None) -> Tensor:
-    """What each layer's gates are given, column by column: [columns or 1, L, B, 2 * width]."""
-    if condition is None:
-        return torch.stack([layer.around.bias.expand(batch, -1) for layer in layers])[None]
-    given = [layer.condition(condition) + layer.around.bias for layer in layers if layer.condition is not None]
-    return torch.stack(given).permute(2, 0, 1, 3).contiguous()
