@@ -33,7 +33,7 @@ class AudioRecipe:
     lr: float = 1e-3
     """Peak learning rate of the VQ-VAE."""
     prior_steps: int = 5_000
-    prior_batch: int = 32
+    prior_batch: int = 16
     prior_crop: int = 40_960
     """Samples whose codes the prior learns from at once."""
     prior_lr: float = 1e-3

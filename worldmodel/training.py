@@ -101,7 +101,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     saved = logged = time.monotonic()
     waited = 0.0
     with (
-        SummaryWriter(str(folder), purge_step=step or None) as log,
+        SummaryWriter(str(folder), purge_step=step + 1 if step else None) as log,
         training_progress("loss") as progress,
         _interrupts_deferred() as interrupted,
     ):
