@@ -2,14 +2,39 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from worldmodel.audio import AudioVQVAE
 from worldmodel.audio_data import Audio
+from worldmodel.audio_model import AudioModel
+from worldmodel.errors import UserError
 from worldmodel.mu_law import mu_law
+from worldmodel.quantizer import perplexity
 from worldmodel.wavenet import WaveNet
+
+Result = dict[str, Any]
+
+
+def evaluate_audio(model: AudioModel, test: Audio, training: Audio) -> Result:
+    """What is said of a model of speech, on utterances of `test`.
+
+    `decoder_bits`, `prior_bits` in stretches of the 40,960 samples that it is trained on, and the codes' perplexity.
+
+    Raises `UserError` for utterances of other speakers than the model's.
+    """
+    if test.speaker_names != model.config.speakers:
+        raise UserError("The utterances are of other speakers than the model's: measure it on what it was trained for.")
+    config = model.config.audio
+    codes, known = (encode_audio(model.vqvae, audio.waves) for audio in (test, training))
+    return {
+        "codes": config.num_codes,
+        "bits_per_sample": decoder_bits(model.vqvae, test),
+        "bits_per_code": prior_bits(model.prior, codes, known, 40_960 // config.stride),
+        "perplexity": float(perplexity(torch.cat(codes), config.num_codes)),
+    }
 
 
 @torch.no_grad()
