@@ -33,7 +33,6 @@ COMMANDS = {
     "audio-sample": ("scripts.audio_sample", "New speech from a model of speech."),
     "audio-reconstruct": ("scripts.audio_reconstruct", "Speech as a model's codes keep it."),
     "audio-convert": ("scripts.audio_convert", "Speech in another voice."),
-    "audio-phonemes": ("scripts.audio_phonemes", "What a model's codes say about phonemes."),
     "demo": ("scripts.demo", "See it all in a few minutes: dreams, then the whole loop live."),
 }
 
