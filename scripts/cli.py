@@ -29,6 +29,10 @@ COMMANDS = {
     "sample": ("scripts.sample", "New images from a model of images."),
     "reconstruct": ("scripts.reconstruct", "Images as a model's codes keep them."),
     "likelihood": ("scripts.likelihood", "What a model of images is worth on held-out ones, in bits."),
+    "train-audio": ("scripts.train_audio", "Train an audio VQ-VAE and the prior over its codes."),
+    "audio-sample": ("scripts.audio_sample", "New speech from a model of speech."),
+    "audio-reconstruct": ("scripts.audio_reconstruct", "Speech as a model's codes keep it."),
+    "audio-convert": ("scripts.audio_convert", "Speech in another voice."),
     "demo": ("scripts.demo", "See it all in a few minutes: dreams, then the whole loop live."),
 }
 

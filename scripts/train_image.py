@@ -1,7 +1,6 @@
 """`worldmodel train-image`: images -> an image VQ-VAE and the prior over its codes."""
 
 import dataclasses
-import json
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from scripts.settings import write_settings
 from worldmodel.errors import UserError
-from worldmodel.files import write_text
 from worldmodel.image import PRESETS
 from worldmodel.image_data import Images, load_images
 from worldmodel.image_model import ImageModel
@@ -38,7 +37,7 @@ def main(args: Args) -> None:
         raise UserError("There is no CUDA device here: train with --device cpu.")
     config = PRESETS[args.recipe.preset]
     images = load_images(args.data, "train", config.image_size)
-    _write_settings(args)
+    write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})
     try:
         model = learn_images(images, args.recipe, args.out, args.device)
     except KeyboardInterrupt:
@@ -46,22 +45,6 @@ def main(args: Args) -> None:
         raise
     model.save_pretrained(args.out / "model", card=_card(args, images, model))
     print(f"The model is in {args.out / 'model'}: try `worldmodel sample --model {args.out / 'model'}`.")
-
-
-def _write_settings(args: Args) -> None:
-    """Leave `train.json` beside the checkpoints, unless another training lives there already."""
-    settings = {"data": args.data, **dataclasses.asdict(args.recipe)}
-    path = args.out / "train.json"
-    if path.exists():
-        try:
-            before = json.loads(path.read_text())
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{path} is damaged; choose another --out, or remove it.") from error
-        other = [f"{name} {before.get(name)}" for name, value in settings.items() if before.get(name) != value]
-        if other:
-            raise UserError(f"{args.out} holds a training with {', '.join(other)}; choose another --out.")
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _card(args: Args, images: Images, model: ImageModel) -> str:

@@ -1,16 +1,21 @@
-"""The convolutional parts that the models of images and of video share."""
+"""The convolutional parts that the models of images, of video and of speech share."""
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
 Convolution = Callable[[int, int, int], nn.Module]
-"""(channels in, channels out, side of the kernel) -> a convolution that keeps height and width."""
+"""(channels in, channels out, side of the kernel) -> a convolution that keeps height and width, or length."""
 
 
 def conv2d(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     """A convolution of pictures that, with a stride of one, keeps height and width."""
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+
+
+def conv1d(inputs: int, outputs: int, kernel: int) -> nn.Conv1d:
+    """A convolution of sequences that keeps their length."""
+    return nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2)
 
 
 class ResidualBlock(nn.Module):

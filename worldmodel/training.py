@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class FitConfig:
     checkpoint_every: float = 60.0
     """Seconds between checkpoints; a killed training loses at most this much."""
     pictures_every: int = 500
-    """Steps between pictures in TensorBoard."""
+    """Steps between pictures, and sounds, in TensorBoard."""
 
 
 class Dataset(Protocol):
@@ -67,6 +67,16 @@ class Objective(Protocol):
         """One sentence when the training goes wrong in a way that the loss does not show."""
 
 
+@runtime_checkable
+class Audible(Protocol):
+    """An objective that people would rather listen to."""
+
+    sample_rate: int
+
+    def sounds(self) -> dict[str, Tensor]:
+        """Waves worth logging, float [T] in [-1, 1], and what a person should hear in them as their names."""
+
+
 def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     """Train until `config.steps`, from the checkpoint in `folder` if there is one; all is logged to TensorBoard there.
 
@@ -91,7 +101,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     saved = logged = time.monotonic()
     waited = 0.0
     with (
-        SummaryWriter(str(folder), purge_step=step or None) as log,
+        SummaryWriter(str(folder), purge_step=step + 1 if step else None) as log,
         training_progress("loss") as progress,
         _interrupts_deferred() as interrupted,
     ):
@@ -127,6 +137,9 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
             if step % config.pictures_every == 0 or step == config.steps:
                 for name, picture in objective.pictures().items():
                     log.add_image(f"{objective.name}/{name}", picture, step, dataformats="HWC")
+                if isinstance(objective, Audible):
+                    for name, wave in objective.sounds().items():
+                        log.add_audio(f"{objective.name}/{name}", wave, step, objective.sample_rate)
             if due:
                 save_checkpoint(checkpoint, model, optimizer, step)
                 saved = time.monotonic()

@@ -1,0 +1,47 @@
+"""`worldmodel audio-reconstruct`: speech -> what a model's codes keep of it, spoken by its decoder (§4.3)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from scripts.utterances import choose, file_name, write_sounds
+from worldmodel.audio_model import AudioModel
+from worldmodel.errors import UserError
+
+
+@dataclass
+class Args:
+    """Say utterances again from their codes, in the voice of whoever said them."""
+
+    model: str
+    """A folder made by `worldmodel train-audio`, or a Hub id."""
+    data: str
+    """Speech of the speakers that the model knows, in any layout that `worldmodel train-audio` reads."""
+    out: Path = Path("runs/audio-reconstructions")
+    """Folder for the given and the reconstructed as wav files, and their spectrograms."""
+    split: Literal["train", "test"] = "test"
+    n: int = 4
+    """How many utterances, spread evenly over the data."""
+    seconds: float = 4.0
+    """Take at most so much of each."""
+    temperature: float = 1.0
+    """Below 1 the voice is less hoarse."""
+    seed: int = 0
+
+
+def main(args: Args) -> None:
+    if args.seed < 0:
+        raise UserError("The seed is 0 or more.")
+    model = AudioModel.from_pretrained(args.model)
+    utterances = choose(args.data, args.split, args.n, args.seconds)
+    speakers = torch.tensor([model.speaker(utterance.speaker) for utterance in utterances])
+    waves = [utterance.wave for utterance in utterances]
+    spoken = model.convert(waves, speakers, seed=args.seed, temperature=args.temperature)
+    sounds = []
+    for utterance, again in zip(utterances, spoken, strict=True):
+        name = file_name(utterance)
+        sounds += [(f"{name}-given", utterance.wave), (f"{name}-reconstructed", again)]
+    write_sounds(args.out, sounds)
+    print(f"{args.out}: {len(utterances)} utterances, given and reconstructed, and spectrograms.png.")

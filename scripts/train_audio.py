@@ -1,0 +1,67 @@
+"""`worldmodel train-audio`: speech -> an audio VQ-VAE and the prior over its codes."""
+
+import dataclasses
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from scripts.settings import write_settings
+from worldmodel.audio import SAMPLE_RATE
+from worldmodel.audio_data import Audio, load_audio
+from worldmodel.audio_model import AudioModel
+from worldmodel.audio_recipe import AudioRecipe, learn_audio
+from worldmodel.errors import UserError
+
+
+@dataclass
+class Args:
+    """Train a model of speech: the VQ-VAE, then the prior over its codes.
+
+    Run the same command again to go on after an interruption: each part resumes from its last checkpoint.
+    """
+
+    data: Annotated[str, tyro.conf.Positional]
+    """Speech to learn from: VCTK, a subset of LibriSpeech, a folder of recordings a speaker, or recordings with a
+    manifest.json."""
+    out: Path
+    """Folder for checkpoints, TensorBoard logs and, at the end, the model itself (OUT/model)."""
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    recipe: Annotated[AudioRecipe, tyro.conf.arg(name="")] = field(default_factory=AudioRecipe)
+
+
+def main(args: Args) -> None:
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("There is no CUDA device here: train with --device cpu.")
+    audio = load_audio(args.data, "train", SAMPLE_RATE)
+    write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})
+    try:
+        model = learn_audio(audio, args.recipe, args.out, args.device)
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on from here.")
+        raise
+    model.save_pretrained(args.out / "model", card=_card(args, audio, model))
+    print(f"The model is in {args.out / 'model'}: try `worldmodel audio-sample --model {args.out / 'model'}`.")
+
+
+def _card(args: Args, audio: Audio, model: AudioModel) -> str:
+    """The model card: what the model has heard, and the command that made it."""
+    config = model.config.audio
+    standard = dataclasses.asdict(AudioRecipe())
+    options = {k: v for k, v in dataclasses.asdict(args.recipe).items() if v != standard[k]}
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    minutes = sum(len(wave) for wave in audio.waves) / SAMPLE_RATE / 60
+    return f"""# A model of speech
+
+Learned from {minutes:.0f} minutes of {len(audio.speaker_names)} speakers with
+
+    {shlex.join(["worldmodel", "train-audio", args.data, "--out", str(args.out), *words])}
+
+- Codes: {SAMPLE_RATE / config.stride:g} a second, of {config.num_codes}.
+- Speakers: {", ".join(audio.speaker_names)}.
+
+Hear it: `worldmodel audio-sample --model FOLDER`.
+"""

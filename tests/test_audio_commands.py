@@ -1,0 +1,121 @@
+"""The commands for speech, run as a user would, on a little of it."""
+
+import json
+import sys
+import wave
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from scripts import cli
+from worldmodel.sounds import write_wav
+
+TINY_TRAINING = ["--steps", "2", "--batch", "2", "--crop", "640", "--prior-steps", "2", "--prior-batch", "2"]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["worldmodel", *map(str, argv)])
+    return cli.main()
+
+
+def samples(path: Path) -> int:
+    with wave.open(str(path), "rb") as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2)
+        return file.getnframes()
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three speakers who say "a" and "s", and when they do."""
+    folder = tmp_path_factory.mktemp("speech")
+    torch.manual_seed(0)
+    utterances = []
+    for n, speaker in enumerate(("ann", "bob", "cy")):
+        said = []
+        for i in range(3):
+            tone = torch.sin(torch.arange(1_600) * (0.05 + 0.02 * n)) * 0.5
+            said += [tone, torch.randn(1_600) * 0.1]
+            utterance = {"utt": f"{speaker}{i}", "speaker": speaker, "file": f"{speaker}.wav", "offset": 3_200 * i}
+            utterances.append({**utterance, "n": 3_200, "phones": [[0, 1_600, "a"], [1_600, 3_200, "s"]]})
+        write_wav(folder / f"{speaker}.wav", torch.cat(said), 16_000)
+    (folder / "manifest.json").write_text(json.dumps({"utterances": utterances}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `worldmodel train-audio` has been."""
+    out = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        argv = ["train-audio", speech, "--preset", "25hz", "--out", out, "--device", "cpu", *TINY_TRAINING]
+        assert run(monkeypatch, *argv) == 0
+        assert run(monkeypatch, *argv) == 0  # resumes
+    return out
+
+
+def test_training_can_be_heard_and_seen_in_tensorboard(trained: Path) -> None:
+    log = EventAccumulator(str(trained / "vqvae")).Reload()
+    assert set(log.Tags()["audio"]) == {"speech/given", "speech/reconstructed"}
+    assert set(log.Tags()["images"]) == {"speech/given", "speech/reconstructed"}
+    assert "speech/bits per sample" in log.Tags()["scalars"]
+    assert log.Audio("speech/given")[-1].sample_rate == 16_000
+    card = (trained / "model" / "README.md").read_text()
+    assert "25 a second, of 128" in card
+    assert "--preset 25hz" in card
+
+
+def test_utterances_are_reconstructed(trained: Path, speech: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = trained / "reconstructions"
+    argv = ["--model", trained / "model", "--data", speech, "--n", 2, "--seconds", 0.05, "--out", out]
+    assert run(monkeypatch, "audio-reconstruct", *argv) == 0
+    names = ["ann1-given.wav", "ann1-reconstructed.wav", "bob1-given.wav", "bob1-reconstructed.wav"]
+    assert sorted(path.name for path in out.glob("*.wav")) == names
+    assert {samples(out / name) for name in names} == {800}
+    assert Image.open(out / "spectrograms.png").height > 4 * 257
+
+
+def test_voices_are_converted_and_speech_is_made_up(
+    trained: Path, speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = ["--model", trained / "model"], trained / "conversions"
+    argv = [*model, "--data", speech, "--split", "new-speakers", "--seconds", 0.05, "--n", 1, "--out", out]
+    assert run(monkeypatch, "audio-convert", *argv, "--speaker", "bob", "ann") == 0
+    assert sorted(path.name for path in out.glob("*.wav")) == ["cy0-as-ann.wav", "cy0-as-bob.wav", "cy0-given.wav"]
+    assert run(monkeypatch, "audio-sample", *model, "--seconds", 0.08, "--out", out / "new") == 0
+    assert samples(out / "new" / "1-as-bob.wav") == 1_280
+
+
+def test_mistakes_are_named_in_a_sentence(
+    trained: Path, speech: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = ["--model", trained / "model"], ["--data", speech]
+    mistakes = [
+        (["audio-convert", *model, *data, "--speaker", "eve"], "no speaker eve; the model knows ann, bob"),
+        (["audio-sample", *model, "--speaker", "cy"], "no speaker cy; the model knows ann, bob"),
+        (["audio-sample", *model, "--seconds", 0], "one code at least"),
+        (["audio-sample", "--model", "dmlab-seekavoid"], "not a model of speech"),
+        (["audio-reconstruct", *model, *data, "--n", 9], "--n is from 1 to 2"),
+        (["audio-reconstruct", *model, *data, "--n", 2, "--seconds", 0], "--seconds is above 0"),
+        (["audio-reconstruct", *model, "--data", speech / "none"], "There is no folder"),
+        (["train-audio", speech, "--out", trained, "--preset", "64x"], "holds a training with preset 25hz"),
+        (["train-audio", speech, "--out", trained / "x", "--preset", "25hz", "--crop", 639], "640 samples"),
+    ]
+    for argv, sentence in mistakes:
+        assert run(monkeypatch, *argv) == 2, argv
+        error = capsys.readouterr().err
+        assert sentence in error
+        assert error.count("\n") == 1
+
+
+def test_utterances_shorter_than_a_latent_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, length in (("a.wav", 1_000), ("b.wav", 1_000), ("c.wav", 500)):
+        (tmp_path / "data" / "ann").mkdir(parents=True, exist_ok=True)
+        write_wav(tmp_path / "data" / "ann" / name, torch.zeros(length), 16_000)
+    argv = ["train-audio", tmp_path / "data", "--preset", "25hz", "--out", tmp_path / "run", "--device", "cpu"]
+    assert run(monkeypatch, *argv, *TINY_TRAINING) == 2
+    assert "c.wav is too short" in capsys.readouterr().err

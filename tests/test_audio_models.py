@@ -1,0 +1,193 @@
+"""The VQ-VAE of speech: any length in and out, what it minimises, and how it is kept."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE
+from worldmodel.audio_data import Audio
+from worldmodel.audio_evaluation import decoder_bits, prior_bits
+from worldmodel.audio_model import AudioModel, AudioModelConfig
+from worldmodel.errors import UserError
+from worldmodel.mel import mel_filters
+from worldmodel.mu_law import mu_law, wave_of
+from worldmodel.sounds import spectrogram
+from worldmodel.wavenet import WaveNetConfig
+
+TINY = AudioConfig(
+    (2, 2, 2), num_codes=8, code_dim=4, width=8, blocks=1, decoder_width=8, decoder_skip=8, decoder_layers=3, hop=4,
+    speakers=2,
+)  # fmt: skip
+MEL = dataclasses.replace(TINY, strides=(2,), features="mel", hop=64)
+
+
+def tiny_model() -> AudioModel:
+    torch.manual_seed(0)
+    return AudioModel(AudioModelConfig(TINY, WaveNetConfig(8, width=8, skip=8, layers=2), ("ann", "bob"))).eval()
+
+
+def test_mu_law_takes_every_class_back_to_itself_and_knows_its_limits() -> None:
+    classes = torch.arange(256, dtype=torch.uint8)
+    waves = wave_of(classes)
+    assert torch.equal(mu_law(waves), classes)
+    assert waves.diff().min() > 0
+    assert (waves[0], waves[-1]) == (-1, 1)
+    assert mu_law(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [0, 128, 255]
+
+
+@given(st.floats(-1, 1, width=32))
+def test_mu_law_is_off_by_half_a_class_at_most(sample: float) -> None:
+    wave = torch.tensor([sample])
+    there = float(wave_of(mu_law(wave)))
+    assert abs(there - sample) <= (abs(sample) + 1 / 255) * (256 ** (1 / 255) - 1) + 1e-6
+
+
+@pytest.mark.parametrize("config", [TINY, MEL])
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 319, 321])
+def test_any_length_in_gives_the_same_length_out(config: AudioConfig, length: int) -> None:
+    model = AudioVQVAE(config).eval()
+    waves, speakers = torch.rand(2, length) * 2 - 1, torch.tensor([0, 1])
+    codes = model.encode(waves)
+    assert codes.shape == (2, math.ceil(length / config.stride))
+    spoken = model.decode(codes, speakers, torch.rand(2, length))
+    assert spoken.shape == waves.shape
+    assert spoken.abs().max() <= 1
+    loss = model(mu_law(waves), speakers)
+    assert loss.codes.shape == codes.shape
+    assert loss.total.isfinite()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_the_papers_shapes(name: str) -> None:
+    stride, codes = {"64x": (64, 512), "128x": (128, 512), "25hz": (640, 128)}[name]
+    config = PRESETS[name]
+    assert (config.stride, config.num_codes) == (stride, codes)
+    assert AudioVQVAE(config).encode(torch.zeros(1, 40_960)).shape == (1, 40_960 // stride)
+
+
+def test_the_loss_is_equation_3_in_nats_a_sample() -> None:
+    torch.manual_seed(0)
+    model = AudioVQVAE(TINY).eval()
+    classes, speakers = torch.randint(256, (3, 20)), torch.tensor([0, 1, 1])
+    out = model(classes, speakers)
+    z = model.encoder(wave_of(classes))  # [B, D, L]
+    z = z / z.norm(dim=1, keepdim=True)
+    commitment = (z - model.quantizer.lookup(model.encode(wave_of(classes)))).square().sum() * 0.25
+    latents = 3 * 3  # of 8 samples, the last of them incomplete
+    expected = out.nats.sum() / (3 * 20) + commitment / (latents * 8)
+    assert out.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_encoder_learns_from_the_decoder() -> None:
+    model = AudioVQVAE(TINY)
+    for parameter in model.decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model(torch.randint(256, (2, 40)), torch.tensor([0, 1])).total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for n, p in model.named_parameters() if p.requires_grad)
+    first = next(p for n, p in model.encoder.named_parameters())
+    assert first.grad is not None
+    assert first.grad.abs().sum() > 0
+
+
+def test_latents_matter_where_the_past_does_not_tell() -> None:
+    """Stretches of noise, each loud or quiet: what comes is told by the latents before it is heard."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(TINY, decoder_layers=1, decoder_stacks=1, hop=8)
+    model = AudioVQVAE(config)
+    loud = torch.randint(2, (16, 40, 1))
+    waves = ((torch.rand(16, 40, 8) * 2 - 1) * (0.01 + 0.9 * loud)).flatten(1)
+    classes, speakers = mu_law(waves), torch.zeros(16, dtype=torch.int64)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(200):
+        loss = model(classes, speakers)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    bits = decoder_bits(model.eval(), Audio(list(waves), speakers, ("ann",), tuple("abcdefghijklmnop"), None, 16_000))
+    assert bits["true"] < bits["none"] - 0.05
+    assert bits["true"] < bits["shuffled"] - 0.1
+
+
+def test_mel_filters_cover_what_is_heard_evenly() -> None:
+    filters = mel_filters(40, 201, 8_000)
+    assert filters.shape == (40, 201)
+    assert filters.min() >= 0
+    inner = filters[:, 5:190].sum(0)
+    assert inner.min() > 0.4
+    assert inner.max() < 1.01
+    peaks = filters.argmax(1)
+    assert (peaks.diff() >= 0).all()
+
+
+def test_a_mel_encoder_does_not_hear_how_loud_a_wave_is() -> None:
+    torch.manual_seed(0)
+    encoder = AudioVQVAE(MEL).encoder
+    wave = torch.randn(1, 3_200) * 0.1
+    assert torch.allclose(encoder(wave), encoder(wave * 3), atol=2e-2)
+    assert encoder(torch.zeros(1, 3_200)).isfinite().all()
+
+
+def test_what_is_said_keeps_its_length_and_is_settled_by_the_seed() -> None:
+    model = tiny_model()
+    waves, speakers = [torch.rand(50) - 0.5, torch.rand(33) - 0.5], torch.tensor([1, 0])
+    spoken = model.convert(waves, speakers, seed=3)
+    assert [len(wave) for wave in spoken] == [50, 33]
+    assert all(torch.equal(a, b) for a, b in zip(spoken, model.convert(waves, speakers, seed=3), strict=True))
+    assert not torch.equal(spoken[0], model.convert(waves, speakers, seed=4)[0])
+    assert model.sample(5, speakers, seed=1).shape == (2, 40)
+    with pytest.raises(UserError, match="one code at least"):
+        model.sample(0, speakers)
+    with pytest.raises(UserError, match="not one sample"):
+        model.convert([torch.zeros(0)], torch.tensor([0]))
+    with pytest.raises(UserError, match="no speaker eve; the model knows ann, bob"):
+        model.speaker("eve")
+
+
+def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    model = tiny_model().bfloat16().float()
+    model.save_pretrained(tmp_path / "model", card="# Mine\n")
+    again = AudioModel.from_pretrained(tmp_path / "model")
+    assert again.config == model.config
+    assert torch.equal(again.sample(4, torch.tensor([0, 1])), model.sample(4, torch.tensor([0, 1])))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "kind": "image"}))
+    with pytest.raises(UserError, match="not a model of speech"):
+        AudioModel.from_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "speakers": ["ann"]}))
+    with pytest.raises(UserError, match="damaged"):
+        AudioModel.from_pretrained(tmp_path / "model")
+    wider = {**config, "audio": {**config["audio"], "width": 16}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(wider))
+    with pytest.raises(UserError, match="do not fit"):
+        AudioModel.from_pretrained(tmp_path / "model")
+
+
+def test_a_prior_that_knows_nothing_takes_log_k_bits_and_the_unigram_what_was_counted() -> None:
+    model = tiny_model()
+    torch.nn.init.zeros_(model.prior.logits.weight)
+    torch.nn.init.zeros_(model.prior.logits.bias)
+    codes = [torch.zeros(9, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)]
+    bits = prior_bits(model.prior, codes, [torch.zeros(1_000, dtype=torch.int64)], 5)
+    assert bits["prior"] == pytest.approx(3)
+    assert bits["unigram"] == pytest.approx(math.log2(1_008 / 1_001))
+
+
+def test_a_spectrogram_shows_a_tone_where_it_is() -> None:
+    wave = torch.sin(torch.arange(8_000) * (2 * math.pi * 2_000 / 16_000))
+    picture = spectrogram(wave)
+    assert picture.shape == (257, 63, 3)
+    assert int(picture[:, 30, 0].argmin()) == 256 - 64  # a quarter of 8 kHz, from below
+    assert spectrogram(torch.zeros(100)).shape == (257, 1, 3)
+
+
+def test_shapes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UserError, match="does not divide into hops"):
+        AudioConfig((2, 2), hop=64)
+    with pytest.raises(UserError, match="at least"):
+        AudioConfig((2,) * 6, num_codes=0)

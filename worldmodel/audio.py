@@ -1,0 +1,182 @@
+"""The VQ-VAE of speech (§4.3): a wave as a sequence of discrete codes, and back by a WaveNet that knows who speaks."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldmodel.blocks import ResidualBlock, conv1d
+from worldmodel.errors import UserError
+from worldmodel.mel import MEL_HOP, LogMel
+from worldmodel.mu_law import CLASSES, wave_of
+from worldmodel.quantizer import VectorQuantizer
+from worldmodel.wavenet import WaveNet, WaveNetConfig
+
+SAMPLE_RATE = 16_000  # Hz
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """The shape of a VQ-VAE of speech at 16 kHz."""
+
+    strides: tuple[int, ...]
+    """Of the encoder's convolutions, one after another."""
+    num_codes: int = 512
+    code_dim: int = 64
+    width: int = 128
+    """Channels of the encoder, and of what is made of the latents before the decoder hears them."""
+    blocks: int = 2
+    """Residual blocks of the encoder, and of what is made of the latents."""
+    features: Literal["waveform", "mel"] = "waveform"
+    """What the encoder hears: the paper's waveform, or its log-mel spectrum, 100 columns a second."""
+    decoder_width: int = 64
+    decoder_skip: int = 128
+    decoder_stacks: int = 2
+    decoder_layers: int = 10
+    """Of a stack (see `WaveNetConfig`)."""
+    hop: int = 64
+    """Samples for which the decoder is told one thing about the latents."""
+    speakers: int = 1
+    """How many the decoder knows apart."""
+
+    def __post_init__(self) -> None:
+        counts = self.num_codes, self.code_dim, self.width, self.blocks, self.hop, self.speakers
+        if min(*counts, *self.strides, len(self.strides)) < 1 or self.features not in ("waveform", "mel"):
+            raise UserError(
+                "A model of speech has one code, channel, block, stride and speaker at least, and hears a waveform or "
+                "its mel spectrum."
+            )
+        if self.stride % self.hop:
+            raise UserError(f"A latent of {self.stride} samples does not divide into hops of {self.hop}.")
+
+    @property
+    def stride(self) -> int:
+        """Samples that a code stands for."""
+        return math.prod(self.strides) * (MEL_HOP if self.features == "mel" else 1)
+
+    @property
+    def decoder(self) -> WaveNetConfig:
+        return WaveNetConfig(
+            CLASSES,
+            self.decoder_width,
+            self.decoder_skip,
+            self.decoder_stacks,
+            self.decoder_layers,
+            local=self.width,
+            hop=self.hop,
+            vector=self.width,
+        )
+
+
+PRESETS = {
+    "64x": AudioConfig((2,) * 6),  # 250 codes a second
+    "128x": AudioConfig((2,) * 7),  # 125, with a prior over 320 of them
+    "25hz": AudioConfig((2, 2), num_codes=128, features="mel", decoder_stacks=1, decoder_layers=7),  # 640x
+}
+
+
+@dataclass
+class AudioLoss:
+    """What a VQ-VAE makes of a batch of speech."""
+
+    total: Tensor  # scalar: what is minimised
+    nats: Tensor  # float [B]: -log p(x|z), a sum over samples
+    codes: Tensor  # int64 [B, L]
+
+
+class AudioVQVAE(nn.Module):
+    """Encoder, codebook and WaveNet decoder, over waves of any length: T samples are ceil(T / stride) codes.
+
+    Waves are float [B, T] in [-1, 1], or mu-law classes of any integer type; speakers are int64 [B], whom the decoder
+    imitates: the encoder is not told. Codes are int64 [B, L].
+    """
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = _Encoder(config)
+        self.quantizer = VectorQuantizer(config.num_codes, config.code_dim, ema_decay=0.99, unit_norm=True)
+        self.speaker = nn.Embedding(config.speakers, config.width)  # the paper's one-hot vector, and a map of it
+        self.condition = _Condition(config)
+        self.decoder = WaveNet(config.decoder)
+
+    def forward(self, classes: Tensor, speakers: Tensor) -> AudioLoss:
+        """Eq. 3, of all of the batch, in nats a sample: so a latent's terms count once for its `stride` samples."""
+        quantized = self.quantizer(self.encoder(wave_of(classes)))
+        nats = self.nats(classes, quantized.vectors, speakers)
+        total = nats.mean() / classes.shape[1] + quantized.loss / self.config.stride
+        return AudioLoss(total, nats, quantized.codes)
+
+    def nats(self, classes: Tensor, vectors: Tensor, speakers: Tensor) -> Tensor:
+        """-log p(x|z), float [B], of classes [B, T] given embeddings, float [B, D, L], whatever they are."""
+        local, vector = self._given(vectors, speakers, classes.shape[1])
+        return -self.decoder.log_prob(classes.long(), local=local, vector=vector)
+
+    @torch.no_grad()
+    def encode(self, waves: Tensor) -> Tensor:
+        """Codes, int64 [B, ceil(T / stride)], of waves, float [B, T]."""
+        return self.quantizer.encode(self.encoder(waves))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, speakers: Tensor, uniforms: Tensor, *, temperature: float = 1.0) -> Tensor:
+        """Waves, float32 [B, T], of codes, int64 [B, L], drawn by `uniforms`, float [B, T] in [0, 1).
+
+        Raises `UserError` unless ceil(T / stride) is L.
+        """
+        length = uniforms.shape[1]
+        if codes.shape[1] != -(-length // self.config.stride):
+            raise UserError(
+                f"{codes.shape[1]} codes of {self.config.stride} samples are not those of {length} samples."
+            )
+        local, vector = self._given(self.quantizer.lookup(codes), speakers, length)
+        classes, _ = self.decoder.sample(uniforms, local=local, vector=vector, temperature=temperature)
+        return wave_of(classes)
+
+    @property
+    def usage(self) -> Tensor:
+        """Fraction of the dictionary in use (see `VectorQuantizer.usage`)."""
+        return self.quantizer.usage
+
+    def _given(self, vectors: Tensor, speakers: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """The decoder's conditions: [B, width, ceil(T / hop)] and [B, width]."""
+        vector = self.speaker(speakers)
+        return self.condition(vectors, vector)[:, :, : -(-length // self.config.hop)], vector
+
+
+class _Encoder(nn.Module):
+    """Strided convolutions, then residual blocks: waves, float [B, T] -> [B, D, ceil(T / stride)]."""
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.stride = config.stride
+        self.mel = LogMel() if config.features == "mel" else None
+        channels, layers = (1 if self.mel is None else self.mel.bands), []
+        for stride in config.strides:
+            # Windows of two strides, which halve exactly: four samples for a stride of two (§4.3).
+            pad = stride // 2, stride - stride // 2
+            layers += [nn.ConstantPad1d(pad, 0), nn.Conv1d(channels, config.width, 2 * stride, stride), nn.ReLU()]
+            channels = config.width
+        layers += [ResidualBlock(config.width, conv1d) for _ in range(config.blocks)]
+        self.layers = nn.Sequential(*layers, nn.ReLU(), conv1d(config.width, config.code_dim, 1))
+
+    def forward(self, waves: Tensor) -> Tensor:
+        waves = F.pad(waves, (0, -waves.shape[1] % self.stride))
+        return self.layers(waves[:, None] if self.mel is None else self.mel(waves))
+
+
+class _Condition(nn.Module):
+    """What the decoder is told: embeddings, [B, D, L], seen with their neighbours and the speaker, a column a hop."""
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        width, columns = config.width, config.stride // config.hop
+        self.first = conv1d(config.code_dim, width, 3)
+        self.blocks = nn.Sequential(*(ResidualBlock(width, conv1d) for _ in range(config.blocks)), nn.ReLU())
+        self.columns = nn.ConvTranspose1d(width, width, 3 * columns, columns, padding=columns)
+
+    def forward(self, vectors: Tensor, speaker: Tensor) -> Tensor:
+        """-> [B, width, L * stride / hop]; `speaker`: [B, width]."""
+        return self.columns(self.blocks(self.first(vectors) + speaker[:, :, None]))

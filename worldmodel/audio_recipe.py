@@ -1,0 +1,74 @@
+"""From recorded speech to a model of it: the VQ-VAE, then the prior over its codes."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE
+from worldmodel.audio_data import Audio
+from worldmodel.audio_model import AudioModel, AudioModelConfig
+from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
+from worldmodel.errors import UserError
+from worldmodel.training import FitConfig, fit
+from worldmodel.wavenet import WaveNetConfig
+
+SOUNDS_EVERY = 5_000  # steps: to draw a second takes as long as some hundred of them
+
+
+@dataclass
+class AudioRecipe:
+    """What is trained, and for how long."""
+
+    preset: Literal["64x", "128x", "25hz"] = "64x"
+    """Shape of the model: "64x" (250 codes of 512 a second), "128x" (125 of 512) or "25hz" (25 of 128, which come close
+    to phonemes)."""
+    steps: int = 20_000
+    """Steps of the VQ-VAE."""
+    batch: int = 16
+    crop: int = 10_240
+    """Samples of speech that it learns from at once."""
+    lr: float = 1e-3
+    """Peak learning rate of the VQ-VAE."""
+    prior_steps: int = 5_000
+    prior_batch: int = 16
+    prior_crop: int = 40_960
+    """Samples whose codes the prior learns from at once."""
+    prior_lr: float = 1e-3
+    """Peak learning rate of the prior."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.lr < 1 and 0 < self.prior_lr < 1):
+            raise UserError("Learning rates are between 0 and 1.")
+        if min(self.steps, self.batch, self.prior_steps, self.prior_batch) < 1 or self.seed < 0:
+            raise UserError("Steps and batches are 1 or more, and the seed is 0 or more.")
+        if min(self.crop, self.prior_crop) < PRESETS[self.preset].stride:
+            raise UserError(f"A crop has the {PRESETS[self.preset].stride} samples of one latent at least.")
+
+
+def learn_audio(audio: Audio, recipe: AudioRecipe, folder: Path, device: str) -> AudioModel:
+    """Train both parts of a model of `audio`, or go on with them, in `folder`.
+
+    Raises `UserError` for utterances shorter than one latent.
+    """
+    config = dataclasses.replace(PRESETS[recipe.preset], speakers=len(audio.speaker_names))
+    audio.check_length(config.stride)
+    torch.manual_seed(recipe.seed)
+    vqvae = AudioVQVAE(config).to(device)
+    speech = AudioObjective(vqvae, audio, recipe.crop, seed=recipe.seed)
+    schedule = FitConfig(recipe.steps, recipe.batch, recipe.lr, recipe.seed, pictures_every=SOUNDS_EVERY)
+    fit(speech, schedule, folder / "vqvae")
+    torch.manual_seed(recipe.seed)
+    model = AudioModel(AudioModelConfig(config, prior_config(config), audio.speaker_names)).to(device)
+    model.vqvae = vqvae.bfloat16().float().eval()  # as it will be saved: the prior learns the codes that it will see
+    codes = SpeechCodesObjective(model.prior, model.vqvae, audio, recipe.prior_crop, seed=recipe.seed)
+    fit(codes, FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, recipe.seed), folder / "prior")
+    return model.bfloat16().float().eval()
+
+
+def prior_config(config: AudioConfig) -> WaveNetConfig:
+    """The shape of the prior over a VQ-VAE's codes: it sees 511 of them, at 128x the four seconds before."""
+    return WaveNetConfig(config.num_codes, width=96, skip=192, stacks=2, layers=8)
