@@ -14,12 +14,15 @@ import torch
 import tyro
 
 from worldmodel.audio import SAMPLE_RATE
-from worldmodel.audio_data import load_audio
-from worldmodel.audio_evaluation import evaluate_audio
+from worldmodel.audio_data import Split, load_audio
+from worldmodel.audio_evaluation import evaluate_audio, evaluate_spoken
 from worldmodel.audio_model import AudioModel
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
 from worldmodel.folders import model_name
+from worldmodel.phonemes import evaluate_phonemes
+
+SPLITS: tuple[Split, ...] = ("train", "test", "new-speakers")
 
 
 @dataclass
@@ -29,22 +32,25 @@ class Args:
     models: tuple[str, ...]
     """Folders made by `worldmodel train-audio`."""
     out: Path = Path("benchmarks/audio.json")
-    seconds: float = 4.0
-    """Of each utterance that is drawn again."""
     device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main(args: Args) -> None:
-    training, test = (load_audio(args.data, split, SAMPLE_RATE) for split in ("train", "test"))
+    training, test, new = (load_audio(args.data, split, SAMPLE_RATE) for split in SPLITS)
     result: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name in args.models:
         model = AudioModel.from_pretrained(name).to(args.device)
-        result[model_name(name)] = evaluate_audio(model, test, training)
+        result[model_name(name)] = {
+            **evaluate_audio(model, test, training),
+            "phonemes": evaluate_phonemes(model.vqvae, training, {"test": test, "new-speakers": new}),
+            **evaluate_spoken(model, test, training),
+        }
         write_text(args.out, json.dumps(result, indent=2) + "\n")
-    print(table(result))
+    for table in (likelihoods, phonemes, spoken):
+        print(table(result), end="\n\n")
 
 
-def table(result: dict[str, Any]) -> str:
+def likelihoods(result: dict[str, Any]) -> str:
     lines = [
         "| model | bits a sample: true latents | shuffled | none | bits a code: prior | unigram | perplexity |",
         "|---|---|---|---|---|---|---|",
@@ -55,6 +61,38 @@ def table(result: dict[str, Any]) -> str:
             f"| {name} | {sample['true']:.3f} | {sample['shuffled']:.3f} | {sample['none']:.3f} "
             f"| {code['prior']:.2f} | {code['unigram']:.2f} | {r['perplexity']:.0f} of {r['codes']} |"
         )
+    return "\n".join(lines)
+
+
+def phonemes(result: dict[str, Any]) -> str:
+    lines = [
+        "| phonemes told, all (speech alone) | known speakers | new speakers |",
+        "|---|---|---|",
+    ]
+    for name, r in result.items():
+        for way, shares in r["phonemes"].items():
+            told = [f"{shares[s]['all']:.1%} ({shares[s]['speech']:.1%})" for s in ("test", "new-speakers")]
+            lines.append(f"| {name}, {way.replace('_', ' ')} | {told[0]} | {told[1]} |")
+    return "\n".join(lines)
+
+
+def spoken(result: dict[str, Any]) -> str:
+    lines = [
+        "| said again | mel-cepstral distance, dB | same codes | same phonemes | its speaker | the old one |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, r in result.items():
+        speaker = r["speaker"]
+        told = {
+            "reconstructed": (speaker["reconstructed"], None),
+            "converted": (speaker["converted"], speaker["unconverted"]),
+        }
+        for part, distance in r["mel_cepstral_distance"].items():
+            to, old = told.get(part, (None, None))
+            lines.append(
+                f"| {name}, {part} | {distance:.2f} | {r['same_codes'][part]:.1%} | {r['same_phonemes'][part]:.1%} "
+                f"| {'' if to is None else f'{to:.1%}'} | {'' if old is None else f'{old:.1%}'} |"
+            )
     return "\n".join(lines)
 
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "audio-sample": ("scripts.audio_sample", "New speech from a model of speech."),
     "audio-reconstruct": ("scripts.audio_reconstruct", "Speech as a model's codes keep it."),
     "audio-convert": ("scripts.audio_convert", "Speech in another voice."),
+    "audio-phonemes": ("scripts.audio_phonemes", "Which phonemes a model's codes stand for."),
     "demo": ("scripts.demo", "See it all in a few minutes: dreams, then the whole loop live."),
 }
 

@@ -100,16 +100,16 @@ def test_latents_matter_where_the_past_does_not_tell() -> None:
     torch.manual_seed(0)
     config = dataclasses.replace(TINY, decoder_layers=1, decoder_stacks=1, hop=8)
     model = AudioVQVAE(config)
-    loud = torch.randint(2, (16, 40, 1))
-    waves = ((torch.rand(16, 40, 8) * 2 - 1) * (0.01 + 0.9 * loud)).flatten(1)
-    classes, speakers = mu_law(waves), torch.zeros(16, dtype=torch.int64)
+    loud = torch.randint(2, (8, 40, 1))
+    waves = ((torch.rand(8, 40, 8) * 2 - 1) * (0.01 + 0.9 * loud)).flatten(1)
+    classes, speakers = mu_law(waves), torch.zeros(8, dtype=torch.int64)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(200):
+    for _ in range(400):
         loss = model(classes, speakers)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-    bits = decoder_bits(model.eval(), Audio(list(waves), speakers, ("ann",), tuple("abcdefghijklmnop"), None, 16_000))
+    bits = decoder_bits(model.eval(), Audio(list(waves), speakers, ("ann",), tuple("abcdefgh"), None, 16_000))
     assert bits["true"] < bits["none"] - 0.05
     assert bits["true"] < bits["shuffled"] - 0.1
 

@@ -74,7 +74,9 @@ class AudioConfig:
 PRESETS = {
     "64x": AudioConfig((2,) * 6),  # 250 codes a second
     "128x": AudioConfig((2,) * 7),  # 125, with a prior over 320 of them
-    "25hz": AudioConfig((2, 2), num_codes=128, features="mel", decoder_stacks=1, decoder_layers=7),  # 640x
+    "25hz": AudioConfig(  # 640x: a decoder that sees little of the past leaves more to the codes
+        (2, 2), num_codes=128, features="mel", decoder_width=32, decoder_skip=64, decoder_stacks=1, decoder_layers=7
+    ),
 }
 
 

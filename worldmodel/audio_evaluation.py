@@ -12,7 +12,9 @@ from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel
 from worldmodel.errors import UserError
 from worldmodel.mu_law import mu_law
+from worldmodel.phonemes import encode_wave, most_frequent_phonemes, phoneme_names, phonemes_said
 from worldmodel.quantizer import perplexity
+from worldmodel.voices import VoiceClassifier, mel_cepstral_distance
 from worldmodel.wavenet import WaveNet
 
 Result = dict[str, Any]
@@ -28,7 +30,7 @@ def evaluate_audio(model: AudioModel, test: Audio, training: Audio) -> Result:
     if test.speaker_names != model.config.speakers:
         raise UserError("The utterances are of other speakers than the model's: measure it on what it was trained for.")
     config = model.config.audio
-    codes, known = (encode_audio(model.vqvae, audio.waves) for audio in (test, training))
+    codes, known = ([encode_wave(model.vqvae, wave) for wave in audio.waves] for audio in (test, training))
     return {
         "codes": config.num_codes,
         "bits_per_sample": decoder_bits(model.vqvae, test),
@@ -37,11 +39,56 @@ def evaluate_audio(model: AudioModel, test: Audio, training: Audio) -> Result:
     }
 
 
-@torch.no_grad()
-def encode_audio(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> list[Tensor]:
-    """Codes, int64 [L] for each of the waves, float [T]."""
-    device = next(vqvae.parameters()).device
-    return [vqvae.encode(wave[None].to(device))[0].cpu() for wave in waves]
+def evaluate_spoken(model: AudioModel, test: Audio, training: Audio, *, n: int = 24, seconds: float = 3.0) -> Result:
+    """What is left of speech when its codes are spoken: by its own speaker, and by another.
+
+    Of `n` utterances of `test`, spread evenly, the first `seconds`, each said again in its own voice ("reconstructed")
+    and in the next speaker's ("converted"); "mismatched" is the next utterance, as it was recorded.
+
+    - mel_cepstral_distance: to the original, in decibels (see `voices`).
+    - same_codes: share of codes that come back when it is encoded again.
+    - same_phonemes: the same, where codes for the same phoneme count as the same.
+    - speaker: share that a classifier of recorded voices gives to whom it should be: "real", the recordings
+      themselves; "reconstructed"; "converted", to the new speaker; "unconverted", still to the old one; "chance".
+
+    Raises `UserError` for speakers other than the model's, and where it is not known what is said when.
+    """
+    if not 2 <= n <= len(test):
+        raise UserError(f"Of 2 to {len(test)} utterances, not of {n}.")
+    vqvae, rate, config = model.vqvae, test.sample_rate, model.config.audio
+    names = phoneme_names(training)
+    known = torch.cat([encode_wave(vqvae, wave) for wave in training.waves])
+    phoneme = most_frequent_phonemes(
+        known, phonemes_said(training, config.stride, names), config.num_codes, len(names)
+    )  # [K]
+    chosen = [i * len(test) // n for i in range(n)]
+    waves = [test.waves[i][: round(seconds * rate)] for i in chosen]
+    own = test.speakers[chosen]
+    other = (own + 1) % config.speakers
+    spoken = model.convert(waves * 2, torch.cat([own, other]))
+    parts = {"reconstructed": spoken[:n], "converted": spoken[n:], "mismatched": waves[1:] + waves[:1]}
+    classifier = VoiceClassifier(training.waves, training.speakers, rate)
+    heard = {name: torch.tensor([classifier(w) for w in part]) for name, part in [("real", waves), *parts.items()]}
+    result: Result = {"mel_cepstral_distance": {}, "same_codes": {}, "same_phonemes": {}}
+    for name, part in parts.items():
+        distances, same_codes, same_phonemes = [], [], []
+        for wave, again in zip(waves, part, strict=True):
+            length = min(len(wave), len(again))
+            before, after = (encode_wave(vqvae, w[:length]) for w in (wave, again))
+            distances.append(mel_cepstral_distance(wave[:length], again[:length], rate))
+            same_codes.append(before == after)
+            same_phonemes.append(phoneme[before] == phoneme[after])
+        result["mel_cepstral_distance"][name] = sum(distances) / n
+        result["same_codes"][name] = float(torch.cat(same_codes).double().mean())
+        result["same_phonemes"][name] = float(torch.cat(same_phonemes).double().mean())
+    result["speaker"] = {
+        "real": float((heard["real"] == own).double().mean()),
+        "reconstructed": float((heard["reconstructed"] == own).double().mean()),
+        "converted": float((heard["converted"] == other).double().mean()),
+        "unconverted": float((heard["converted"] == own).double().mean()),
+        "chance": 1 / config.speakers,
+    }
+    return result
 
 
 @torch.no_grad()
@@ -53,7 +100,7 @@ def decoder_bits(vqvae: AudioVQVAE, audio: Audio) -> dict[str, float]:
     - none: the average of all latents, throughout.
     """
     device = next(vqvae.parameters()).device
-    codes = encode_audio(vqvae, audio.waves)
+    codes = [encode_wave(vqvae, wave) for wave in audio.waves]
     next_ones = codes[1:] + codes[:1]
     others = [other.repeat(-(-len(own) // len(other)))[: len(own)] for own, other in zip(codes, next_ones, strict=True)]
     average = vqvae.quantizer.lookup(torch.cat(codes)[None].to(device)).mean(2, keepdim=True)  # [1, D, 1]

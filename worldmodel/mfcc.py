@@ -1,15 +1,16 @@
 """The usual description of speech sounds: mel spectra and their cepstra (Davis & Mermelstein, 1980)."""
 
-from functools import cache
-
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import pad
 
+from worldmodel.mel import mel_filters
+
 BANDS, COEFFICIENTS = 40, 13
 WINDOW = 0.025  # seconds
-FLOOR = 1e-8  # power of a band, a full-scale sine having about 1/4: below is what 16 bits, or mu-law's 8, add to silence
+FLOOR = (
+    1e-8  # power of a band, a full-scale sine having about 1/4: below is what 16 bits, or mu-law's 8, add to silence
+)
 
 
 def log_mel(wave: Tensor, sample_rate: int, hop: int) -> Tensor:
@@ -25,7 +26,8 @@ def log_mel(wave: Tensor, sample_rate: int, hop: int) -> Tensor:
     hann = torch.hann_window(length, dtype=wave.dtype, device=wave.device)
     size = 1 << (length - 1).bit_length()
     power = (torch.fft.rfft(windows * hann, size).abs() / hann.sum()).square()  # [frames, size // 2 + 1]
-    return (power @ _bands(sample_rate, size).to(wave)).clamp(min=FLOOR).log()
+    bands = mel_filters(BANDS, size // 2 + 1, sample_rate / 2).to(wave)
+    return (power @ bands.T).clamp(min=FLOOR).log()
 
 
 def mfcc(wave: Tensor, sample_rate: int, hop: int, coefficients: int = COEFFICIENTS) -> Tensor:
@@ -37,14 +39,3 @@ def mfcc(wave: Tensor, sample_rate: int, hop: int, coefficients: int = COEFFICIE
     band, k = torch.arange(BANDS) + 0.5, torch.arange(coefficients)
     cosines = torch.cos(torch.pi / BANDS * band[:, None] * k)  # [bands, coefficients]
     return spectra @ cosines.to(spectra) / BANDS
-
-
-@cache
-def _bands(sample_rate: int, size: int) -> Tensor:
-    """Triangles that are evenly wide in mel, [size // 2 + 1, 40], from 0 Hz to half the sampling rate."""
-    top = 2595 * torch.tensor(1 + sample_rate / 1400, dtype=torch.float64).log10()
-    edges = 700 * (10 ** (torch.linspace(0, 1, BANDS + 2, dtype=torch.float64) * top / 2595) - 1)  # Hz
-    bins = torch.linspace(0, sample_rate / 2, size // 2 + 1, dtype=torch.float64)
-    left, middle, right = rearrange(edges.unfold(0, 3, 1), "band edge -> edge 1 band")
-    rising, falling = (bins[:, None] - left) / (middle - left), (right - bins[:, None]) / (right - middle)
-    return torch.minimum(rising, falling).clamp(min=0)

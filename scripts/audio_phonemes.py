@@ -1,0 +1,48 @@
+"""`worldmodel audio-phonemes`: which phoneme each code stands for, and how often that is right (§4.3)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from worldmodel.audio import SAMPLE_RATE
+from worldmodel.audio_data import load_audio
+from worldmodel.audio_model import AudioModel
+from worldmodel.files import write_text
+from worldmodel.phonemes import encode_wave, evaluate_phonemes, most_frequent_phonemes, phoneme_names, phonemes_said
+
+WAYS = {"codes": "the model's codes", "mfcc_k_means": "k-means of MFCCs", "most_frequent": "the most frequent phoneme"}
+SPLITS = {"test": "known speakers", "new-speakers": "new speakers"}
+
+
+@dataclass
+class Args:
+    """Map each code to the phoneme that it most often coincides with, and try the map on held-out utterances."""
+
+    model: str
+    """A folder made by `worldmodel train-audio`, or a Hub id."""
+    data: str
+    """The recordings that it was trained on, with a manifest.json that says which phoneme is said when."""
+    out: Path = Path("runs/audio-phonemes.json")
+    """Where the accuracies and the map go."""
+
+
+def main(args: Args) -> None:
+    vqvae = AudioModel.from_pretrained(args.model).vqvae
+    training, *others = (load_audio(args.data, split, SAMPLE_RATE) for split in ("train", "test", "new-speakers"))
+    accuracy = evaluate_phonemes(vqvae, training, dict(zip(SPLITS, others, strict=True)))
+    names, config = phoneme_names(training), vqvae.config
+    codes = torch.cat([encode_wave(vqvae, wave) for wave in training.waves])
+    said = phonemes_said(training, config.stride, names)
+    phonemes = [names[i] for i in most_frequent_phonemes(codes, said, config.num_codes, len(names))]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.out, json.dumps({"accuracy": accuracy, "phonemes": phonemes}, indent=2) + "\n")
+    print("Phonemes told (and without silence):")
+    for way, title in WAYS.items():
+        told = [
+            f"{shares['all']:.1%} ({shares['speech']:.1%}) of {SPLITS[split]}"
+            for split, shares in accuracy[way].items()
+        ]
+        print(f"  {title}: {', '.join(told)}")
+    print(f"{args.out}: these figures, and what each of the {config.num_codes} codes stands for.")

@@ -1,0 +1,101 @@
+"""What codes of speech know of phonemes: each stands for the one that it most often coincides with (§4.3)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldmodel.audio import AudioVQVAE
+from worldmodel.audio_data import Audio
+from worldmodel.errors import UserError, require
+from worldmodel.mfcc import mfcc
+
+SILENCE = "sil"
+PASSES = 30  # of k-means over its data
+
+Classify = Callable[[Tensor], Tensor]
+"""A wave, float [n], -> classes of its stretches of `hop` samples, int64 [ceil(n / hop)]."""
+
+
+def evaluate_phonemes(
+    vqvae: AudioVQVAE, training: Audio, held_out: dict[str, Audio]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """How often the phoneme in the middle of a code's stretch is told from the code alone, by split of `held_out`.
+
+    Told by its code ("codes"), by the nearest of as many k-means centres of MFCCs ("mfcc_k_means"), or the same for all
+    ("most_frequent"): the phoneme that most often coincides with it in `training`. Over "all" stretches, and over
+    "speech", for which silence is left out of both. Each is a share, 0 to 1.
+
+    Raises `UserError` where it is not known what is said when.
+    """
+    hop, k = vqvae.config.stride, vqvae.config.num_codes
+    names = phoneme_names(training, *held_out.values())
+    ways: dict[str, Classify] = {
+        "codes": lambda wave: encode_wave(vqvae, wave),
+        "mfcc_k_means": mfcc_k_means(training, k, hop),
+        "most_frequent": lambda wave: torch.zeros(-(-len(wave) // hop), dtype=torch.int64),
+    }
+    said = {split: phonemes_said(audio, hop, names) for split, audio in [("training", training), *held_out.items()]}
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for way, classify in ways.items():
+        known = _classes(classify, training)
+        result[way] = {}
+        for split, audio in held_out.items():
+            found = _classes(classify, audio)
+            result[way][split] = {}
+            for kind, without in (("all", -1), ("speech", names.index(SILENCE) if SILENCE in names else -1)):
+                fitted, tested = said["training"] != without, said[split] != without
+                best = most_frequent_phonemes(known[fitted], said["training"][fitted], k, len(names))
+                right = best[found[tested]] == said[split][tested]
+                result[way][split][kind] = float(right.double().mean())
+    return result
+
+
+def phoneme_names(*parts: Audio) -> tuple[str, ...]:
+    """All phonemes in their order. Raises `UserError` where it is not known what is said when."""
+    if any(audio.phones is None for audio in parts):
+        raise UserError("It is not known what is said when: phonemes take recordings with a manifest.json.")
+    return tuple(sorted({name for audio in parts for phones in audio.phones or () for _, _, name in phones}))
+
+
+def phonemes_said(audio: Audio, hop: int, names: tuple[str, ...]) -> Tensor:
+    """What is said in the middle of each stretch of `hop` samples: indices into `names`, int64 [N], of all waves."""
+    said = []
+    for wave, phones in zip(audio.waves, audio.phones or (), strict=True):
+        middles = np.minimum(np.arange(0, len(wave), hop) + hop // 2, len(wave) - 1)
+        at = np.searchsorted([end for _, end, _ in phones], middles, side="right")
+        said += [names.index(phones[i][2]) for i in at]
+    return torch.tensor(said)
+
+
+def most_frequent_phonemes(classes: Tensor, said: Tensor, num_classes: int, num_phonemes: int) -> Tensor:
+    """The phoneme, int64 [num_classes], that most often coincides with each class; of int64 [N] both."""
+    together = torch.bincount(classes * num_phonemes + said, minlength=num_classes * num_phonemes)
+    return together.view(num_classes, num_phonemes).argmax(1)
+
+
+def mfcc_k_means(training: Audio, k: int, hop: int) -> Classify:
+    """The nearest of `k` centres of MFCCs, which are fitted on all of `training`.
+
+    Of each coefficient its mean over an utterance is taken away, and with it much of the voice and the microphone.
+    """
+    vq = require("scipy.cluster.vq", "audio")
+
+    def features(wave: Tensor) -> np.ndarray:
+        cepstra = mfcc(wave, training.sample_rate, hop)
+        return (cepstra - cepstra.mean(0)).double().numpy()  # [ceil(n / hop), 13]
+
+    everything = np.concatenate([features(wave) for wave in training.waves])
+    centres, _ = vq.kmeans2(everything, k, iter=PASSES, minit="++", rng=np.random.default_rng(0))
+    return lambda wave: torch.from_numpy(vq.vq(features(wave), centres)[0]).long()
+
+
+@torch.no_grad()
+def encode_wave(vqvae: AudioVQVAE, wave: Tensor) -> Tensor:
+    """Codes, int64 [L], of a wave, float [T]."""
+    return vqvae.encode(wave[None].to(next(vqvae.parameters()).device))[0].cpu()
+
+
+def _classes(classify: Classify, audio: Audio) -> Tensor:
+    return torch.cat([classify(wave) for wave in audio.waves])
