@@ -51,7 +51,7 @@ Phone = tuple[int, int, str]  # first sample, the one behind the last, name
 
 SUFFIXES = {".flac", ".wav"}
 RATES = range(1_000, 400_001)  # Hz: outside, a header is damaged, and the filter that resamples would fill the memory
-MOST_SAMPLES = 2**30  # of one recording: 6 hours at 48 kHz; a damaged header may claim any number
+MOST_SAMPLES = 2**30  # of one recording, of all channels: 6 hours at 48 kHz; a damaged header may claim any number
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,8 +206,8 @@ def _item(folder: Path, item: Any) -> _Utterance:
         raise ValueError("phones go without gaps from 0 to n, which is 1 at least")
     if any(start >= end for start, end, _ in phones):
         raise ValueError("a phone ends after it has begun")
-    if Path(file).name != file:
-        raise ValueError(f"{file} is not in the folder")
+    if Path(file).name != file or Path(file).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{file} is no *.flac or *.wav in the folder")
     return _Utterance(name, speaker, folder / file, offset, samples, phones)
 
 
@@ -215,9 +215,9 @@ def _read(utterance: _Utterance, sample_rate: int) -> tuple[Tensor, list[Phone] 
     """An utterance at `sample_rate`: its wave, float32 [n], and its phones."""
     soundfile, signal = require("soundfile", "audio"), require("scipy.signal", "audio")
     path, offset, samples = utterance.path, utterance.offset, utterance.samples
-    if not path.is_file():
-        raise UserError(f"There is no {path}.")
     try:
+        if not path.is_file():
+            raise UserError(f"There is no file {path}.")
         with soundfile.SoundFile(path) as file:
             rate, there = file.samplerate, file.frames
             if rate not in RATES:
@@ -225,12 +225,12 @@ def _read(utterance: _Utterance, sample_rate: int) -> tuple[Tensor, list[Phone] 
             samples = there - offset if samples is None else samples
             if offset + samples > there:
                 raise UserError(f"{path} was cut short: it has no samples {offset} to {offset + samples}.")
-            if samples > MOST_SAMPLES:
-                raise UserError(f"{path} has {samples} samples: cut it into utterances.")
+            if samples * file.channels > MOST_SAMPLES:
+                raise UserError(f"{path} says that it has {samples} samples: it was damaged, or is to be cut up.")
             file.seek(offset)
             wave = file.read(samples, "float32", always_2d=True).mean(1)  # [n]
     except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(f"{path} is not audio that can be read ({error}).") from error
+        raise UserError(f"{path} is not audio, or was damaged or cut short ({error}).") from error
     if not len(wave):
         raise UserError(f"{path} is empty: it has not one sample.")
     if len(wave) < samples:

@@ -42,8 +42,8 @@ def evaluate_audio(model: AudioModel, test: Audio, training: Audio) -> Result:
 def evaluate_spoken(model: AudioModel, test: Audio, training: Audio, *, n: int = 24, seconds: float = 3.0) -> Result:
     """What is left of speech when its codes are spoken: by its own speaker, and by another.
 
-    Of `n` utterances of `test`, spread evenly, the first `seconds`, each said again in its own voice ("reconstructed")
-    and in the next speaker's ("converted"); "mismatched" is the next utterance, as it was recorded.
+    Of at most `n` utterances of `test`, spread evenly, the first `seconds`, each said again in its own voice
+    ("reconstructed") and in the next speaker's ("converted"); "mismatched" is the next utterance, as it was recorded.
 
     - mel_cepstral_distance: to the original, in decibels (see `voices`).
     - same_codes: share of codes that come back when it is encoded again.
@@ -51,10 +51,9 @@ def evaluate_spoken(model: AudioModel, test: Audio, training: Audio, *, n: int =
     - speaker: share that a classifier of recorded voices gives to whom it should be: "real", the recordings
       themselves; "reconstructed"; "converted", to the new speaker; "unconverted", still to the old one; "chance".
 
-    Raises `UserError` for speakers other than the model's, and where it is not known what is said when.
+    Raises `UserError` where it is not known what is said when.
     """
-    if not 2 <= n <= len(test):
-        raise UserError(f"Of 2 to {len(test)} utterances, not of {n}.")
+    n = min(n, len(test))
     vqvae, rate, config = model.vqvae, test.sample_rate, model.config.audio
     names = phoneme_names(training)
     known = torch.cat([encode_wave(vqvae, wave) for wave in training.waves])

@@ -28,7 +28,7 @@ class VoiceClassifier:
         around = features - self.means[own]
         covariance = around.T @ around / len(around)
         # Of few recordings only the larger directions are known well.
-        ridge = 0.1 * covariance.diagonal().mean() * torch.eye(len(covariance))
+        ridge = (0.1 * covariance.diagonal().mean() + 1e-6) * torch.eye(len(covariance))
         self.precision = torch.linalg.inv(covariance + ridge)
 
     def __call__(self, wave: Tensor) -> int:

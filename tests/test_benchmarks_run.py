@@ -1,0 +1,70 @@
+"""The benchmarks of images and of speech write what they measure, and do not measure it twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from worldmodel.audio import AudioConfig
+from worldmodel.audio_model import AudioModel, AudioModelConfig
+from worldmodel.sounds import write_wav
+from worldmodel.wavenet import WaveNetConfig
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(name: str, *argv: object) -> str:
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *map(str, argv)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_three_models_of_images_are_compared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (tmp_path / "data" / split / "ant").mkdir(parents=True)
+        for i in range(3):
+            picture = Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8))
+            picture.save(tmp_path / "data" / split / "ant" / f"{i}.png")
+    sizes = ["--steps", 2, "--batch", 2, "--width", 8, "--maps", 1, "--points", 2, "--test-images", 2]
+    argv = ["images.py", "--data", tmp_path / "data", "--out", tmp_path / "out", "--device", "cpu", *sizes]
+    table = run(*argv)
+    rows = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert [row["model"] for row in rows] == ["VAE", "VQ-VAE", "VIMCO"]
+    for row in rows:
+        assert row["bits_per_dim"] == row["rate"] + row["distortion"] == row["curve"]["2"]
+        assert f"| {row['model']} | 1 | {row['bits_per_dim']:.3f} |" in table
+    assert rows[1]["rate"] == 8 * 8 * 9 / (32 * 32 * 3)
+    assert table.endswith(run(*argv))
+    assert json.loads((tmp_path / "out" / "images.json").read_text()) == rows
+
+
+def test_a_model_of_speech_is_measured(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    utterances = []
+    for n, speaker in enumerate(("ann", "bob", "cy")):
+        tone = torch.sin(torch.arange(1_600) * (0.05 + 0.02 * n)) * 0.5
+        write_wav(tmp_path / f"{speaker}.wav", torch.cat([tone, torch.randn(1_600) * 0.1]).repeat(3), 16_000)
+        phones = [[0, 1_600, "a"], [1_600, 3_200, "s"]]
+        utterances += [
+            {"utt": f"{speaker}{i}", "speaker": speaker, "file": f"{speaker}.wav", "offset": 3_200 * i, "n": 3_200}
+            | {"phones": phones}
+            for i in range(3)
+        ]
+    (tmp_path / "manifest.json").write_text(json.dumps({"utterances": utterances}))
+    config = AudioConfig((2,) * 5, num_codes=8, code_dim=4, width=8, decoder_width=8, decoder_skip=8, decoder_layers=2,
+                         decoder_stacks=1, hop=32, speakers=2)  # fmt: skip
+    model = AudioModel(AudioModelConfig(config, WaveNetConfig(8, width=8, skip=8, layers=2), ("ann", "bob")))
+    model.save_pretrained(tmp_path / "tiny", card="# Tiny\n")
+    out = tmp_path / "audio.json"
+    tables = run("audio.py", "--data", tmp_path, "--models", tmp_path / "tiny", "--out", out, "--device", "cpu")
+    result = json.loads(out.read_text())["tiny"]
+    assert result["phonemes"]["most_frequent"] == {s: {"all": 0.5, "speech": 0.5} for s in ("test", "new-speakers")}
+    assert result["phonemes"]["mfcc_k_means"]["test"]["all"] > 0.9
+    assert result["speaker"]["real"] == 1
+    assert f"| tiny, reconstructed | {result['mel_cepstral_distance']['reconstructed']:.2f} |" in tables
