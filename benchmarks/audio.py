@@ -6,6 +6,7 @@ Writes the figures to OUT (benchmarks/audio.json) and prints the table; all are 
 """
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from worldmodel.audio import SAMPLE_RATE
+from worldmodel.audio import SAMPLE_RATE, AudioVQVAE
 from worldmodel.audio_data import Split, load_audio
 from worldmodel.audio_evaluation import evaluate_audio, evaluate_spoken
 from worldmodel.audio_model import AudioModel
@@ -44,10 +45,33 @@ def main(args: Args) -> None:
             **evaluate_audio(model, test, training),
             "phonemes": evaluate_phonemes(model.vqvae, training, {"test": test, "new-speakers": new}),
             **evaluate_spoken(model, test, training),
+            "seconds_for_one_of_speech": drawing(model.vqvae),
         }
         write_text(args.out, json.dumps(result, indent=2) + "\n")
-    for table in (likelihoods, phonemes, spoken):
+    for table in (likelihoods, phonemes, spoken, speeds):
         print(table(result), end="\n\n")
+
+
+@torch.no_grad()
+def drawing(vqvae: AudioVQVAE) -> dict[str, float]:
+    """Seconds that it takes to draw one of speech, alone.
+
+    "cached": with what is kept of the past. "naive": by a pass over all of it for each sample; eight of them are timed.
+    """
+    device = next(vqvae.parameters()).device
+    codes = torch.zeros(1, -(-SAMPLE_RATE // vqvae.config.stride), dtype=torch.int64, device=device)
+    speakers, vectors = torch.zeros(1, dtype=torch.int64, device=device), vqvae.quantizer.lookup(codes)
+    uniforms = torch.rand(1, SAMPLE_RATE, device=device)
+    begin = time.perf_counter()
+    vqvae.decode(codes, speakers, uniforms)
+    cached = time.perf_counter() - begin
+    passes = 0.0
+    for part in range(8):
+        past = torch.zeros(1, (2 * part + 1) * SAMPLE_RATE // 16, dtype=torch.int64, device=device)
+        begin = time.perf_counter()
+        vqvae.nats(past, vectors, speakers)
+        passes += time.perf_counter() - begin
+    return {"cached": cached, "naive": passes / 8 * SAMPLE_RATE}
 
 
 def likelihoods(result: dict[str, Any]) -> str:
@@ -93,6 +117,14 @@ def spoken(result: dict[str, Any]) -> str:
                 f"| {name}, {part} | {distance:.2f} | {r['same_codes'][part]:.1%} | {r['same_phonemes'][part]:.1%} "
                 f"| {'' if to is None else f'{to:.1%}'} | {'' if old is None else f'{old:.1%}'} |"
             )
+    return "\n".join(lines)
+
+
+def speeds(result: dict[str, Any]) -> str:
+    lines = ["| a second of speech | seconds, cached | naive | ratio |", "|---|---|---|---|"]
+    for name, r in result.items():
+        cached, naive = (r["seconds_for_one_of_speech"][way] for way in ("cached", "naive"))
+        lines.append(f"| {name} | {cached:.2f} | {naive:,.0f} | {naive / cached:,.0f} |")
     return "\n".join(lines)
 
 

@@ -49,7 +49,11 @@ def test_a_crop_is_a_piece_of_what_its_speaker_said_and_silence_follows_one_too_
     assert (batch["classes"].dtype, batch["speakers"].dtype) == (torch.uint8, torch.int64)
     assert (batch["classes"].shape, batch["speakers"].shape) == ((30, length), (30,))
     for classes, speaker in zip(batch["classes"], batch["speakers"].tolist(), strict=True):
-        own = [bytes(u.tolist()).ljust(length, bytes([SILENCE])) for u, s in zip(said, speakers, strict=True) if s == speaker]
+        own = [
+            bytes(u.tolist()).ljust(length, bytes([SILENCE]))
+            for u, s in zip(said, speakers, strict=True)
+            if s == speaker
+        ]
         assert any(bytes(classes.tolist()) in utterance for utterance in own)
 
 

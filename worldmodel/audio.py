@@ -1,21 +1,24 @@
 """The VQ-VAE of speech (§4.3): a wave as a sequence of discrete codes, and back by a WaveNet that knows who speaks."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from worldmodel.blocks import ResidualBlock, conv1d
 from worldmodel.errors import UserError
-from worldmodel.mel import MEL_HOP, LogMel
-from worldmodel.mu_law import CLASSES, wave_of
+from worldmodel.mel import log_mel
+from worldmodel.mu_law import CLASSES, mu_law, wave_of
 from worldmodel.quantizer import VectorQuantizer
 from worldmodel.wavenet import WaveNet, WaveNetConfig
 
 SAMPLE_RATE = 16_000  # Hz
+MEL_HOP, MEL_BANDS = 160, 80  # a column each 10 ms
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,10 @@ class AudioVQVAE(nn.Module):
         self.decoder = WaveNet(config.decoder)
 
     def forward(self, classes: Tensor, speakers: Tensor) -> AudioLoss:
-        """Eq. 3, of all of the batch, in nats a sample: so a latent's terms count once for its `stride` samples."""
+        """Eq. 3 as it stands, summed over latents and samples, in nats a sample.
+
+        So the commitment of a latent counts once for the `stride` samples that it stands for.
+        """
         quantized = self.quantizer(self.encoder(wave_of(classes)))
         nats = self.nats(classes, quantized.vectors, speakers)
         total = nats.mean() / classes.shape[1] + quantized.loss / self.config.stride
@@ -119,23 +125,35 @@ class AudioVQVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, waves: Tensor) -> Tensor:
-        """Codes, int64 [B, ceil(T / stride)], of waves, float [B, T]."""
-        return self.quantizer.encode(self.encoder(waves))
+        """Codes, int64 [B, ceil(T / stride)], of waves, float [B, T], heard as the decoder speaks: in mu-law."""
+        return self.quantizer.encode(self.encoder(wave_of(mu_law(waves))))
 
     @torch.no_grad()
-    def decode(self, codes: Tensor, speakers: Tensor, uniforms: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """Waves, float32 [B, T], of codes, int64 [B, L], drawn by `uniforms`, float [B, T] in [0, 1).
+    def decode(
+        self, codes: Sequence[Tensor], speakers: Tensor, uniforms: Sequence[Tensor], *, temperature: float = 1.0
+    ) -> list[Tensor]:
+        """B waves, float32 [T] each, of their codes, int64 [L] each, drawn side by side by uniforms, [T] in [0, 1) each.
 
-        Raises `UserError` unless ceil(T / stride) is L.
+        But for rounding, a wave is what it would be alone.
+
+        Raises `UserError` unless there are as many codes, ceil(T / stride), as the uniforms ask for.
         """
-        length = uniforms.shape[1]
-        if codes.shape[1] != -(-length // self.config.stride):
-            raise UserError(
-                f"{codes.shape[1]} codes of {self.config.stride} samples are not those of {length} samples."
-            )
-        local, vector = self._given(self.quantizer.lookup(codes), speakers, length)
-        classes, _ = self.decoder.sample(uniforms, local=local, vector=vector, temperature=temperature)
-        return wave_of(classes)
+        lengths = [len(row) for row in uniforms]
+        for own, length in zip(codes, lengths, strict=True):
+            if len(own) != -(-length // self.config.stride):
+                raise UserError(
+                    f"{len(own)} codes of {self.config.stride} samples are not those of {length} samples."
+                )
+        # Each is given its own end, and no latents behind it.
+        given = [
+            self._given(self.quantizer.lookup(own[None]), speaker[None], length)
+            for own, speaker, length in zip(codes, speakers, lengths, strict=True)
+        ]
+        local = pad_sequence([own[0].T for own, _ in given], batch_first=True).transpose(1, 2)  # [B, width, columns]
+        vector = torch.cat([own for _, own in given])  # [B, width]
+        padded = pad_sequence(list(uniforms), batch_first=True)  # [B, T of the longest]
+        classes, _ = self.decoder.sample(padded, local=local, vector=vector, temperature=temperature)
+        return [wave_of(row[:length]) for row, length in zip(classes, lengths, strict=True)]
 
     @property
     def usage(self) -> Tensor:
@@ -154,8 +172,8 @@ class _Encoder(nn.Module):
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         self.stride = config.stride
-        self.mel = LogMel() if config.features == "mel" else None
-        channels, layers = (1 if self.mel is None else self.mel.bands), []
+        self.mel = config.features == "mel"
+        channels, layers = (MEL_BANDS if self.mel else 1), []
         for stride in config.strides:
             # Windows of two strides, which halve exactly: four samples for a stride of two (§4.3).
             pad = stride // 2, stride - stride // 2
@@ -166,7 +184,19 @@ class _Encoder(nn.Module):
 
     def forward(self, waves: Tensor) -> Tensor:
         waves = F.pad(waves, (0, -waves.shape[1] % self.stride))
-        return self.layers(waves[:, None] if self.mel is None else self.mel(waves))
+        return self.layers(_spectra(waves) if self.mel else waves[:, None])
+
+
+def _spectra(waves: Tensor) -> Tensor:
+    """Log-mel spectra, float [B, bands, T / 160], of waves, float [B, T], of zero mean and unit variance a band.
+
+    The normalisation, over the time of each wave, takes away the loudness and what the microphone and the voice add to
+    all of it.
+    """
+    with torch.autocast(waves.device.type, enabled=False):
+        spectra = log_mel(waves, SAMPLE_RATE, MEL_HOP, MEL_BANDS).transpose(1, 2)
+        centred = spectra - spectra.mean(2, keepdim=True)
+        return centred / (centred.square().mean(2, keepdim=True) + 1e-2).sqrt()
 
 
 class _Condition(nn.Module):

@@ -41,10 +41,10 @@ from torch import Tensor
 from worldmodel.errors import UserError, require
 
 Split = Literal["train", "test", "new-speakers"]
-"""Of every speaker's utterances, in the order of their names, the second, twelfth, ... are "test" and the others "train".
+"""Of every speaker's utterances, in the order of their names, the second, twelfth, ... are "test", the others "train".
 
-Where phonemes are known, every sixth speaker is in neither: all that he says is "new-speakers". The second rather than
-the first, so that whoever has two utterances has one to be tested on.
+The second rather than the first, so that whoever has two utterances has one to be tested on. Where phonemes are known,
+the third speaker, the ninth, ... are in neither: all that they say is "new-speakers".
 """
 
 Phone = tuple[int, int, str]  # first sample, the one behind the last, name
@@ -106,8 +106,8 @@ def load_audio(address: str, split: Split = "train", sample_rate: int = 16_000) 
 
     Channels are averaged. "train" and "test" have the same speakers, with the same numbers; "new-speakers" has its own.
 
-    Raises `UserError` when there are no such utterances, when any of them cannot be read or is empty, and when soundfile
-    or scipy (the extra [audio]) is not installed.
+    Raises `UserError` when there are no such utterances, when any of them cannot be read or is empty, and when
+    soundfile or scipy (the extra [audio]) is not installed.
     """
     if sample_rate not in RATES:
         raise UserError(f"A sampling rate is {RATES[0]} to {RATES[-1]} Hz, not {sample_rate}.")
@@ -228,7 +228,7 @@ def _read(utterance: _Utterance, sample_rate: int) -> tuple[Tensor, list[Phone] 
             if samples * file.channels > MOST_SAMPLES:
                 raise UserError(f"{path} says that it has {samples} samples: it was damaged, or is to be cut up.")
             file.seek(offset)
-            wave = file.read(samples, "float32", always_2d=True).mean(1)  # [n]
+            wave = file.read(samples, "float32", always_2d=True)  # [n, channels]
     except (soundfile.SoundFileError, OSError) as error:
         raise UserError(f"{path} is not audio, or was damaged or cut short ({error}).") from error
     if not len(wave):
@@ -237,6 +237,7 @@ def _read(utterance: _Utterance, sample_rate: int) -> tuple[Tensor, list[Phone] 
         raise UserError(f"{path} was cut short: it has {len(wave)} of {samples} samples.")
     if not np.isfinite(wave).all():
         raise UserError(f"{path} has samples that are not numbers.")
+    wave = wave.mean(1)
     if rate != sample_rate:
         common = math.gcd(sample_rate, rate)
         wave = signal.resample_poly(wave, sample_rate // common, rate // common)

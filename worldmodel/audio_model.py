@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldmodel.audio import AudioConfig, AudioVQVAE
@@ -36,7 +35,8 @@ class AudioModelConfig:
 class AudioModel(nn.Module):
     """Codes come of speech or are drawn by the prior; the VQ-VAE speaks them in the voice that it is asked for.
 
-    Speakers are int64 [N], numbers of names in the config. All draws are settled by the seed.
+    Speakers are int64 [N], numbers of names in the config; waves come back in the CPU's memory. All draws are settled by
+    the seed.
     """
 
     def __init__(self, config: AudioModelConfig) -> None:
@@ -49,15 +49,16 @@ class AudioModel(nn.Module):
     def sample(self, codes: int, speakers: Tensor, *, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """New speech, a wave a speaker, float32 [N, codes * stride]: `codes` codes drawn by the prior, then the wave.
 
-        Raises `UserError` for fewer than one code, and for a temperature that is not above 0.
+        Raises `UserError` for fewer than one code or speaker, and for a temperature out of range (see `WaveNet`).
         """
-        if codes < 1:
-            raise UserError(f"There is one code at least, not {codes}.")
-        generator = torch.Generator().manual_seed(seed)
-        uniforms = torch.rand(len(speakers), codes, generator=generator).to(self._device)
-        drawn, _ = self.prior.sample(uniforms, temperature=temperature)
-        uniforms = torch.rand(len(speakers), codes * self.config.audio.stride, generator=generator).to(self._device)
-        return self.vqvae.decode(drawn, speakers.to(self._device), uniforms, temperature=temperature)
+        if codes < 1 or not len(speakers):
+            raise UserError("New speech has one code and one speaker at least.")
+        stride = self.config.audio.stride
+        drawn = [(row[:codes], row[codes:]) for row in self._uniforms(seed, [codes * (1 + stride)] * len(speakers))]
+        new, _ = self.prior.sample(torch.stack([of_codes for of_codes, _ in drawn]), temperature=temperature)
+        of_samples = [row for _, row in drawn]
+        spoken = self.vqvae.decode(list(new), speakers.to(self._device), of_samples, temperature=temperature)
+        return torch.stack(spoken).cpu()
 
     @torch.no_grad()
     def convert(
@@ -65,24 +66,28 @@ class AudioModel(nn.Module):
     ) -> list[Tensor]:
         """What N waves say, float [T] each, in the voices of N speakers; by their own speakers, reconstructions.
 
-        All are drawn side by side; the shorter ones end in silence, which is cut off again.
+        All are drawn side by side; but for rounding, each is what it would be alone.
 
-        Raises `UserError` for a wave without a sample, and for a temperature that is not above 0.
+        Raises `UserError` where there is no wave or one without a sample, and for a temperature out of range (see
+        `WaveNet`).
         """
-        lengths = [len(wave) for wave in waves]
-        if min(lengths) < 1:
-            raise UserError("There is nothing to say again: a wave has not one sample.")
-        padded = torch.stack([F.pad(wave, (0, max(lengths) - len(wave))) for wave in waves]).to(self._device)
-        uniforms = torch.rand(padded.shape, generator=torch.Generator().manual_seed(seed)).to(self._device)
-        codes = self.vqvae.encode(padded)
+        if not waves or min(len(wave) for wave in waves) < 1:
+            raise UserError("There is nothing to say again: no wave, or one that has not one sample.")
+        codes = [self.vqvae.encode(wave[None].to(self._device))[0] for wave in waves]
+        uniforms = self._uniforms(seed, [len(wave) for wave in waves])
         spoken = self.vqvae.decode(codes, speakers.to(self._device), uniforms, temperature=temperature)
-        return [wave[:length] for wave, length in zip(spoken, lengths, strict=True)]
+        return [wave.cpu() for wave in spoken]
 
     def speaker(self, name: str) -> int:
         """The number of a speaker. Raises `UserError` when the decoder knows none of this name."""
         if name not in self.config.speakers:
             raise UserError(f"There is no speaker {name}; the model knows {', '.join(self.config.speakers)}.")
         return self.config.speakers.index(name)
+
+    def _uniforms(self, seed: int, lengths: Sequence[int]) -> list[Tensor]:
+        """Numbers in [0, 1), float [n] for each length n, that depend on the seed and the place in the list alone."""
+        rows = (torch.rand(n, generator=torch.Generator().manual_seed(seed + i)) for i, n in enumerate(lengths))
+        return [row.to(self._device) for row in rows]
 
     @property
     def _device(self) -> torch.device:

@@ -1,46 +1,41 @@
-"""The log-mel spectrum of waves at 16 kHz."""
+"""The log-mel spectrum, the usual description of speech sounds (Davis & Mermelstein, 1980)."""
+
+import math
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import pad
 
-MEL_HOP = 160  # samples between columns: 10 ms
-WINDOW = 400  # samples
-HIGHEST = 8_000.0  # Hz
+WINDOW = 0.025  # seconds
+FLOOR = 1e-8
+"""Of a band's power, a full-scale sine having about 1/4: below is what 16 bits, or mu-law's 8, add to silence."""
 
 
-class LogMel(nn.Module):
-    """Waves, float [B, T] -> log-mel spectra, float32 [B, bands, T / 160], of zero mean and unit variance a band.
+def log_mel(waves: Tensor, sample_rate: int, hop: int, bands: int) -> Tensor:
+    """The natural logarithm of the power in mel bands, float [*, n] -> [*, ceil(n / hop), bands], of waves in [-1, 1].
 
-    The normalisation, over the time of each wave, takes away the loudness and what the microphone and the voice add to
-    all of it.
+    Spectrum i is that of a Hann window of 25 ms around sample (i + 1/2) * hop: the middle of the stretch of `hop`
+    samples that latent i of a model stands for. Before its beginning and behind its end a wave is silent.
     """
-
-    window: Tensor
-    filters: Tensor
-
-    def __init__(self, bands: int = 80) -> None:
-        super().__init__()
-        self.bands = bands
-        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
-        self.register_buffer("filters", mel_filters(bands, WINDOW // 2 + 1, HIGHEST), persistent=False)
-
-    def forward(self, waves: Tensor) -> Tensor:
-        with torch.autocast(waves.device.type, enabled=False):
-            around = F.pad(waves.float(), ((WINDOW - MEL_HOP) // 2,) * 2)
-            spectrum = torch.stft(around, WINDOW, MEL_HOP, window=self.window, center=False, return_complex=True)
-            mel = self.filters @ (spectrum.real.square() + spectrum.imag.square())  # [B, bands, T / 160]
-            log = torch.log(mel + 1e-5)
-            centred = log - log.mean(2, keepdim=True)
-            return centred / (centred.square().mean(2, keepdim=True) + 1e-2).sqrt()
+    samples = waves.shape[-1]
+    frames, length = -(-samples // hop), round(WINDOW * sample_rate)
+    before = length // 2 - hop // 2
+    after = (frames - 1) * hop + length - before - samples
+    waves = pad(waves, (max(before, 0), max(after, 0)))[..., max(-before, 0) :]
+    windows = waves.unfold(-1, length, hop)[..., :frames, :]  # [*, frames, length]
+    hann = torch.hann_window(length, dtype=waves.dtype, device=waves.device)
+    size = 1 << (length - 1).bit_length()
+    power = (torch.fft.rfft(windows * hann, size).abs() / hann.sum()).square()  # [*, frames, size // 2 + 1]
+    filters = mel_filters(bands, size // 2 + 1, sample_rate / 2, waves.device).to(waves.dtype)
+    return (power @ filters.T).clamp(min=FLOOR).log()
 
 
-def mel_filters(bands: int, frequencies: int, highest: float) -> Tensor:
-    """Triangles evenly spaced in mel, each reaching to its neighbours' tops: float [bands, frequencies].
+def mel_filters(bands: int, frequencies: int, highest: float, device: torch.device | None = None) -> Tensor:
+    """Triangles evenly spaced in mel, each reaching to its neighbours' tops: float32 [bands, frequencies].
 
     `frequencies` are evenly spaced from 0 to `highest` Hz.
     """
-    mel = torch.linspace(0, float(2595 * torch.log10(torch.tensor(1 + highest / 700))), bands + 2)
+    mel = torch.linspace(0, 2595 * math.log10(1 + highest / 700), bands + 2, device=device)
     tops = 700 * (10 ** (mel / 2595) - 1)  # Hz
-    rising = (torch.linspace(0, highest, frequencies) - tops[:-1, None]) / tops.diff()[:, None]
+    rising = (torch.linspace(0, highest, frequencies, device=device) - tops[:-1, None]) / tops.diff()[:, None]
     return torch.minimum(rising[:-1], 1 - rising[1:]).clamp(min=0)

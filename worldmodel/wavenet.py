@@ -4,6 +4,7 @@ After "WaveNet: A Generative Model for Raw Audio" (van den Oord et al., 2016). D
 much of its past as it looks back: one sample costs one column a layer, however long the past.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from worldmodel.code_head import invert_cdf
 from worldmodel.errors import UserError
 from worldmodel.likelihood import single
+
+LEAST_TEMPERATURE = 1e-3  # logits divided by less may overflow
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,13 @@ class WaveNet(nn.Module):
 
         `uniforms`, float [B, T] in [0, 1), settle the draw: the same numbers, the same samples; but for rounding, a row
         of a batch is what it would be alone.
+
+        Raises `UserError` for a temperature below 0.001, which would leave the largest logit alone, or infinite.
         """
         if uniforms.ndim != 2:
             raise UserError(f"The uniform numbers have shape [B, T], not {list(uniforms.shape)}.")
-        if not temperature > 0:
-            raise UserError(f"The temperature is above 0, not {temperature}.")
+        if not LEAST_TEMPERATURE <= temperature < math.inf:
+            raise UserError(f"The temperature is {LEAST_TEMPERATURE} or above, not {temperature:g}.")
         batch, length = uniforms.shape
         condition = self._condition(batch, length, local, vector)
         drawing = _Drawing(self, uniforms, condition, temperature)
