@@ -37,11 +37,15 @@ class Args:
 
 
 def main(args: Args) -> None:
+    names = [model_name(name) for name in args.models]
+    if len(set(names)) < len(names):
+        raise UserError(f"The figures go by the models' names, so these have to differ: {', '.join(names)}.")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     training, test, new = (load_audio(args.data, split, SAMPLE_RATE) for split in SPLITS)
     result: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
-    for name in args.models:
-        model = AudioModel.from_pretrained(name).to(args.device)
-        result[model_name(name)] = {
+    for name, address in zip(names, args.models, strict=True):
+        model = AudioModel.from_pretrained(address).to(args.device)
+        result[name] = {
             **evaluate_audio(model, test, training),
             "phonemes": evaluate_phonemes(model.vqvae, training, {"test": test, "new-speakers": new}),
             **evaluate_spoken(model, test, training),
@@ -95,7 +99,7 @@ def phonemes(result: dict[str, Any]) -> str:
     ]
     for name, r in result.items():
         for way, shares in r["phonemes"].items():
-            told = [f"{shares[s]['all']:.1%} ({shares[s]['speech']:.1%})" for s in ("test", "new-speakers")]
+            told = [f"{shares[s]['all']:.1%} ({shares[s]['speech']:.1%})" for s in SPLITS[1:]]
             lines.append(f"| {name}, {way.replace('_', ' ')} | {told[0]} | {told[1]} |")
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from scripts.utterances import choose, file_name, write_sounds
+from scripts.utterances import check_drawing, choose, write_sounds
 from worldmodel.audio_data import Split
 from worldmodel.audio_model import AudioModel
 from worldmodel.errors import UserError
@@ -35,8 +35,9 @@ class Args:
 
 
 def main(args: Args) -> None:
-    if args.seed < 0:
-        raise UserError("The seed is 0 or more.")
+    check_drawing(args.seconds, args.seed)
+    if not args.speaker or len(set(args.speaker)) < len(args.speaker):
+        raise UserError("--speaker names one voice or more, each once.")
     model = AudioModel.from_pretrained(args.model)
     voices = [model.speaker(name) for name in args.speaker]
     utterances = choose(args.data, args.split, args.n, args.seconds)
@@ -45,8 +46,7 @@ def main(args: Args) -> None:
     spoken = iter(model.convert(waves, speakers, seed=args.seed, temperature=args.temperature))
     sounds = []
     for utterance in utterances:
-        name = file_name(utterance)
-        sounds.append((f"{name}-given", utterance.wave))
-        sounds += [(f"{name}-as-{voice}", next(spoken)) for voice in args.speaker]
+        sounds.append((f"{utterance.name}-given", utterance.wave))
+        sounds += [(f"{utterance.name}-as-{voice}", next(spoken)) for voice in args.speaker]
     write_sounds(args.out, sounds)
     print(f"{args.out}: {len(utterances)} utterances, given and as {', '.join(args.speaker)}, and spectrograms.png.")

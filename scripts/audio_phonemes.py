@@ -35,14 +35,19 @@ def main(args: Args) -> None:
     names, config = phoneme_names(training), vqvae.config
     codes = torch.cat([encode_wave(vqvae, wave) for wave in training.waves])
     said = phonemes_said(training, config.stride, names)
-    phonemes = [names[i] for i in most_frequent_phonemes(codes, said, config.num_codes, len(names))]
+    most = most_frequent_phonemes(codes, said, config.num_codes, len(names)).tolist()
+    phonemes = [None if i < 0 else names[i] for i in most]  # None: a code that is never heard
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.out, json.dumps({"accuracy": accuracy, "phonemes": phonemes}, indent=2) + "\n")
     print("Phonemes told (and without silence):")
     for way, title in WAYS.items():
         told = [
-            f"{shares['all']:.1%} ({shares['speech']:.1%}) of {SPLITS[split]}"
+            f"{_percent(shares['all'])} ({_percent(shares['speech'])}) of {SPLITS[split]}"
             for split, shares in accuracy[way].items()
         ]
         print(f"  {title}: {', '.join(told)}")
     print(f"{args.out}: these figures, and what each of the {config.num_codes} codes stands for.")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

@@ -6,9 +6,8 @@ from typing import Literal
 
 import torch
 
-from scripts.utterances import choose, file_name, write_sounds
+from scripts.utterances import check_drawing, choose, write_sounds
 from worldmodel.audio_model import AudioModel
-from worldmodel.errors import UserError
 
 
 @dataclass
@@ -32,8 +31,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    if args.seed < 0:
-        raise UserError("The seed is 0 or more.")
+    check_drawing(args.seconds, args.seed)
     model = AudioModel.from_pretrained(args.model)
     utterances = choose(args.data, args.split, args.n, args.seconds)
     speakers = torch.tensor([model.speaker(utterance.speaker) for utterance in utterances])
@@ -41,7 +39,6 @@ def main(args: Args) -> None:
     spoken = model.convert(waves, speakers, seed=args.seed, temperature=args.temperature)
     sounds = []
     for utterance, again in zip(utterances, spoken, strict=True):
-        name = file_name(utterance)
-        sounds += [(f"{name}-given", utterance.wave), (f"{name}-reconstructed", again)]
+        sounds += [(f"{utterance.name}-given", utterance.wave), (f"{utterance.name}-reconstructed", again)]
     write_sounds(args.out, sounds)
     print(f"{args.out}: {len(utterances)} utterances, given and reconstructed, and spectrograms.png.")

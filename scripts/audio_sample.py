@@ -5,10 +5,9 @@ from pathlib import Path
 
 import torch
 
-from scripts.utterances import write_sounds
+from scripts.utterances import check_drawing, write_sounds
 from worldmodel.audio import SAMPLE_RATE
 from worldmodel.audio_model import AudioModel
-from worldmodel.errors import UserError
 
 
 @dataclass
@@ -29,12 +28,11 @@ class Args:
 
 
 def main(args: Args) -> None:
-    if args.seed < 0:
-        raise UserError("The seed is 0 or more.")
+    check_drawing(args.seconds, args.seed)
     model = AudioModel.from_pretrained(args.model)
     names = args.speaker or model.config.speakers[:4]
     speakers = torch.tensor([model.speaker(name) for name in names])
     codes = round(args.seconds * SAMPLE_RATE / model.config.audio.stride)
     spoken = model.sample(codes, speakers, seed=args.seed, temperature=args.temperature)
-    write_sounds(args.out, [(f"{i}-as-{name}", wave) for i, (name, wave) in enumerate(zip(names, spoken, strict=True))])
+    write_sounds(args.out, [(f"as-{name}", wave) for name, wave in zip(names, spoken, strict=True)])
     print(f"{args.out}: new speech as {', '.join(names)}, and spectrograms.png.")

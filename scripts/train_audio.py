@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from scripts.settings import write_settings
-from worldmodel.audio import SAMPLE_RATE
+from worldmodel.audio import PRESETS, SAMPLE_RATE
 from worldmodel.audio_data import Audio, load_audio
 from worldmodel.audio_model import AudioModel
 from worldmodel.audio_recipe import AudioRecipe, learn_audio
@@ -37,6 +37,7 @@ def main(args: Args) -> None:
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("There is no CUDA device here: train with --device cpu.")
     audio = load_audio(args.data, "train", SAMPLE_RATE)
+    audio.check_length(PRESETS[args.recipe.preset].stride)
     write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})
     try:
         model = learn_audio(audio, args.recipe, args.out, args.device)

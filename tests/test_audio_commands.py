@@ -71,7 +71,7 @@ def test_utterances_are_reconstructed(trained: Path, speech: Path, monkeypatch: 
     out = trained / "reconstructions"
     argv = ["--model", trained / "model", "--data", speech, "--n", 2, "--seconds", 0.05, "--out", out]
     assert run(monkeypatch, "audio-reconstruct", *argv) == 0
-    names = ["ann1-given.wav", "ann1-reconstructed.wav", "bob1-given.wav", "bob1-reconstructed.wav"]
+    names = ["00-ann1-given.wav", "01-ann1-reconstructed.wav", "02-bob1-given.wav", "03-bob1-reconstructed.wav"]
     assert sorted(path.name for path in out.glob("*.wav")) == names
     assert {samples(out / name) for name in names} == {800}
     assert Image.open(out / "spectrograms.png").height > 4 * 257
@@ -83,9 +83,26 @@ def test_voices_are_converted_and_speech_is_made_up(
     model, out = ["--model", trained / "model"], trained / "conversions"
     argv = [*model, "--data", speech, "--split", "new-speakers", "--seconds", 0.05, "--n", 1, "--out", out]
     assert run(monkeypatch, "audio-convert", *argv, "--speaker", "bob", "ann") == 0
-    assert sorted(path.name for path in out.glob("*.wav")) == ["cy0-as-ann.wav", "cy0-as-bob.wav", "cy0-given.wav"]
+    names = ["00-cy0-given.wav", "01-cy0-as-bob.wav", "02-cy0-as-ann.wav"]
+    assert sorted(path.name for path in out.glob("*.wav")) == names
+    assert (out / names[1]).read_bytes() != (out / names[2]).read_bytes()
     assert run(monkeypatch, "audio-sample", *model, "--seconds", 0.08, "--out", out / "new") == 0
-    assert samples(out / "new" / "1-as-bob.wav") == 1_280
+    assert samples(out / "new" / "01-as-bob.wav") == 1_280
+
+
+def test_codes_are_mapped_to_phonemes(
+    trained: Path, speech: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained / "phonemes.json"
+    assert run(monkeypatch, "audio-phonemes", "--model", trained / "model", "--data", speech, "--out", out) == 0
+    found = json.loads(out.read_text())
+    assert found["accuracy"]["most_frequent"]["test"]["all"] == pytest.approx(3 / 5)
+    assert found["accuracy"]["mfcc_k_means"]["test"]["all"] > 0.9
+    assert len(found["phonemes"]) == 128
+    assert set(found["phonemes"]) <= {"a", "s", None}  # None: this code was never heard
+    assert "a" in found["phonemes"]
+    printed = capsys.readouterr().out
+    assert f"the model's codes: {found['accuracy']['codes']['test']['all']:.1%}" in printed
 
 
 def test_mistakes_are_named_in_a_sentence(
@@ -95,13 +112,22 @@ def test_mistakes_are_named_in_a_sentence(
     mistakes = [
         (["audio-convert", *model, *data, "--speaker", "eve"], "no speaker eve; the model knows ann, bob"),
         (["audio-sample", *model, "--speaker", "cy"], "no speaker cy; the model knows ann, bob"),
-        (["audio-sample", *model, "--seconds", 0], "one code at least"),
+        (["audio-convert", *model, *data, "--speaker", "bob", "bob"], "one voice or more, each once"),
+        (["audio-convert", *model, *data, "--speaker"], "one voice or more"),
+        (["audio-sample", *model, "--seconds", 0.01], "one code and one speaker at least"),
+        (["audio-sample", *model, "--seconds", "nan"], "--seconds is from one sample"),
+        (["audio-sample", *model, "--seed", 2**64], "--seed is from 0 to"),
+        (["audio-sample", *model, "--temperature", 1e-9], "temperature is 0.001 or above, not 1e-09"),
         (["audio-sample", "--model", "dmlab-seekavoid"], "not a model of speech"),
         (["audio-reconstruct", *model, *data, "--n", 9], "--n is from 1 to 2"),
-        (["audio-reconstruct", *model, *data, "--n", 2, "--seconds", 0], "--seconds is above 0"),
+        (["audio-reconstruct", *model, *data, "--seconds", 1e-9], "--seconds is from one sample, 6.25e-05, to 600"),
+        (["audio-reconstruct", *model, *data, "--seconds", "inf"], "to 600, not inf"),
         (["audio-reconstruct", *model, "--data", speech / "none"], "There is no folder"),
         (["train-audio", speech, "--out", trained, "--preset", "64x"], "holds a training with preset 25hz"),
         (["train-audio", speech, "--out", trained / "x", "--preset", "25hz", "--crop", 639], "640 samples"),
+        (["train-audio", speech, "--out", trained / "x", "--preset", "25hz", "--crop", 10**12], "1048576 at most"),
+        (["train-audio", speech, "--out", trained / "x", "--seed", 2**64], "seed is from 0 to 4294967295"),
+        (["audio-phonemes", *model, "--data", speech / "none"], "There is no folder"),
     ]
     for argv, sentence in mistakes:
         assert run(monkeypatch, *argv) == 2, argv
@@ -119,3 +145,4 @@ def test_utterances_shorter_than_a_latent_are_named(
     argv = ["train-audio", tmp_path / "data", "--preset", "25hz", "--out", tmp_path / "run", "--device", "cpu"]
     assert run(monkeypatch, *argv, *TINY_TRAINING) == 2
     assert "c.wav is too short" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()  # or a training of what is long enough could not begin there

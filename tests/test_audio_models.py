@@ -27,9 +27,9 @@ TINY = AudioConfig(
 MEL = dataclasses.replace(TINY, strides=(2,), features="mel", hop=64)
 
 
-def tiny_model() -> AudioModel:
+def tiny_model(config: AudioConfig = TINY) -> AudioModel:
     torch.manual_seed(0)
-    return AudioModel(AudioModelConfig(TINY, WaveNetConfig(8, width=8, skip=8, layers=2), ("ann", "bob"))).eval()
+    return AudioModel(AudioModelConfig(config, WaveNetConfig(8, width=8, skip=8, layers=2), ("ann", "bob"))).eval()
 
 
 def test_mu_law_takes_every_class_back_to_itself_and_knows_its_limits() -> None:
@@ -141,20 +141,65 @@ def test_what_is_said_keeps_its_length_and_is_settled_by_the_seed() -> None:
     assert all(torch.equal(a, b) for a, b in zip(spoken, model.convert(waves, speakers, seed=3), strict=True))
     assert not torch.equal(spoken[0], model.convert(waves, speakers, seed=4)[0])
     assert model.sample(5, speakers, seed=1).shape == (2, 40)
-    with pytest.raises(UserError, match="one code at least"):
+    with pytest.raises(UserError, match="one code and one speaker at least"):
         model.sample(0, speakers)
     with pytest.raises(UserError, match="not one sample"):
         model.convert([torch.zeros(0)], torch.tensor([0]))
+    with pytest.raises(UserError, match="no wave"):
+        model.convert([], torch.tensor([], dtype=torch.int64))
     with pytest.raises(UserError, match="no speaker eve; the model knows ann, bob"):
         model.speaker("eve")
 
 
-def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    model = tiny_model().bfloat16().float()
+@pytest.mark.parametrize("config", [TINY, MEL])
+def test_codes_are_the_same_in_training_and_in_use(config: AudioConfig) -> None:
+    model = tiny_model(config).vqvae
+    waves, speakers = torch.rand(2, 3_200) * 0.2 - 0.1, torch.tensor([0, 1])
+    assert torch.equal(model.encode(waves), model(mu_law(waves), speakers).codes)
+    assert torch.equal(model.encode(waves), model.encode(wave_of(mu_law(waves))))
+
+
+@pytest.mark.parametrize("config", [TINY, MEL])
+def test_what_is_said_alone_is_said_beside_others(config: AudioConfig) -> None:
+    model = tiny_model(config)
+    model.vqvae.decoder.double()  # rounding depends on how many are drawn at once
+    short, long = torch.rand(501) * 0.2, torch.rand(1_300) * 0.6 - 0.3
+    speakers = torch.tensor([0, 1])
+    beside, _ = model.convert([short, long], speakers)
+    assert torch.equal(model.convert([short], speakers[:1])[0], beside)
+
+
+def test_the_decoder_is_told_who_speaks_and_the_prior_and_it_how_hoarse() -> None:
+    model = tiny_model()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    classes, vectors = torch.randint(256, (2, 40)), torch.randn(2, 4, 5)
+    ann, bob = (model.vqvae.nats(classes, vectors, torch.tensor([s, s])) for s in (0, 1))
+    assert not torch.isclose(ann, bob).any()
+    wave = torch.rand(80) - 0.5
+    as_ann, as_bob = model.convert([wave, wave], torch.tensor([0, 1]))
+    ann_again, _ = model.convert([wave, wave], torch.tensor([0, 0]))
+    assert torch.equal(as_ann, ann_again)
+    assert not torch.equal(as_bob, model.convert([wave, wave], torch.tensor([0, 0]))[1])
+    cold = [model.convert([wave], torch.tensor([0]), seed=seed, temperature=1e-3)[0] for seed in (1, 2)]
+    assert torch.equal(cold[0], cold[1])  # there is but the likeliest
+    new = [model.sample(5, torch.tensor([0]), seed=seed, temperature=1e-3) for seed in (1, 2)]
+    assert torch.equal(new[0], new[1])
+
+
+@pytest.mark.parametrize("config", [TINY, MEL])
+def test_a_model_comes_back_as_it_was_saved(tmp_path: Path, config: AudioConfig) -> None:
+    model = tiny_model(config).bfloat16().float()
     model.save_pretrained(tmp_path / "model", card="# Mine\n")
     again = AudioModel.from_pretrained(tmp_path / "model")
     assert again.config == model.config
     assert torch.equal(again.sample(4, torch.tensor([0, 1])), model.sample(4, torch.tensor([0, 1])))
+    wave = torch.rand(1, 4_000) - 0.5
+    assert torch.equal(again.vqvae.encode(wave), model.vqvae.encode(wave))
+
+
+def test_a_damaged_model_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "model", card="# Mine\n")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "kind": "image"}))
     with pytest.raises(UserError, match="not a model of speech"):

@@ -9,6 +9,9 @@ import torch
 from tests.test_outcomes import some_codes, sparse_store
 from tests.tiny_world import N_CODES, tiny_world
 from worldmodel import step
+from worldmodel.audio import AudioConfig, AudioVQVAE
+from worldmodel.audio_data import Audio
+from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
 from worldmodel.baselines import ImageVAE, ImageVIMCO
 from worldmodel.image import ImageConfig, ImageVQVAE
 from worldmodel.image_data import Images
@@ -19,6 +22,7 @@ from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
 from worldmodel.step import Batch
 from worldmodel.training import Dataset, FitConfig, Objective, fit
 from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
+from worldmodel.wavenet import WaveNet, WaveNetConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -56,6 +60,25 @@ def outcomes() -> Objective:
     return OutcomeObjective(world.dynamics, store, some_codes(store), size=STEPS * BATCH)
 
 
+SPEECH = AudioConfig(
+    (2,), num_codes=8, code_dim=4, width=8, blocks=1, features="mel", decoder_width=8, decoder_skip=8, decoder_layers=3,
+    speakers=2,
+)  # fmt: skip
+
+
+def recordings() -> Audio:
+    return Audio([torch.rand(2_000) - 0.5] * 2, torch.arange(2), ("ann", "bob"), ("a", "b"), None, 16_000)
+
+
+def speech() -> Objective:
+    return AudioObjective(AudioVQVAE(SPEECH).cuda(), recordings(), 960)
+
+
+def speech_codes() -> Objective:
+    model = WaveNet(WaveNetConfig(8, width=8, skip=8, layers=2)).cuda()
+    return SpeechCodesObjective(model, AudioVQVAE(SPEECH).cuda().eval(), recordings(), 1_920)
+
+
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "VQ-VAE": lambda: images(ImageVQVAE),
     "VAE": lambda: images(ImageVAE),
@@ -65,6 +88,8 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "tokenizer": tokenizer,
     "prior": prior,
     "outcomes": outcomes,
+    "speech": speech,
+    "prior over speech": speech_codes,
 }
 
 

@@ -44,7 +44,7 @@ def test_the_phoneme_of_a_stretch_is_that_of_its_middle() -> None:
 
 def test_a_class_stands_for_what_it_most_often_coincides_with() -> None:
     classes, said = torch.tensor([0, 0, 0, 2, 2, 2]), torch.tensor([1, 1, 0, 2, 0, 2])
-    assert most_frequent_phonemes(classes, said, 3, 3).tolist() == [1, 0, 2]
+    assert most_frequent_phonemes(classes, said, 3, 3).tolist() == [1, -1, 2]  # class 1 with none
 
 
 def test_k_means_of_cepstra_tell_tones_apart_and_the_share_without_silence_leaves_it_out() -> None:
@@ -64,6 +64,13 @@ def test_centres_do_not_hear_how_loud_an_utterance_is() -> None:
     classify = mfcc_k_means(speech(0), 8, HOP)
     wave = speech(2, 1).waves[0]
     assert (classify(wave) == classify(wave * 0.5)).double().mean() > 0.9
+
+
+def test_what_is_all_silence_has_no_share_of_speech_and_few_sounds_have_few_centres() -> None:
+    model = AudioVQVAE(AudioConfig((2, 2), num_codes=8, features="mel", decoder_layers=2)).eval()
+    silent = Audio([torch.zeros(1_280)], torch.tensor([0]), ("ann",), ("x",), [[(0, 1_280, "sil")]], 16_000)
+    for shares in evaluate_phonemes(model, silent, {"test": silent}).values():
+        assert shares == {"test": {"all": 1.0, "speech": None}}
 
 
 def test_without_phoneme_times_there_is_nothing_to_tell() -> None:

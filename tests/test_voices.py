@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from worldmodel.audio import AudioConfig
+from worldmodel.audio_data import Audio
+from worldmodel.audio_evaluation import evaluate_spoken
+from worldmodel.audio_model import AudioModel, AudioModelConfig
 from worldmodel.voices import VoiceClassifier, mel_cepstral_distance
+from worldmodel.wavenet import WaveNetConfig
 
 
 def voice(speaker: int, seed: int, seconds: float = 4.0) -> Tensor:
@@ -36,6 +41,28 @@ def test_the_distance_is_the_deviation_of_the_smoothed_log_spectra_in_decibels()
     spectrum = np.fft.rfft(wave.numpy()) * 10 ** (gain * np.cos(2 * math.pi * periods * mel) / 20)
     other = torch.from_numpy(np.fft.irfft(spectrum, len(wave))).float()
     assert mel_cepstral_distance(wave, other, 16_000) == pytest.approx(gain / math.sqrt(2), rel=0.15)
+
+
+def test_converted_speech_is_heard_as_the_new_speakers_and_reconstructed_speech_as_the_old_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    speakers = torch.arange(3).repeat(3)
+    waves = [voice(int(s), i, 2.0) for i, s in enumerate(speakers)]
+    phones = [[(0, 16_000, "a"), (16_000, 32_000, "s")] for _ in waves]
+    audio = Audio(waves, speakers, ("ann", "bob", "cy"), tuple("abcdefghi"), phones, 16_000)
+    config = AudioConfig((2, 2), num_codes=8, features="mel", decoder_layers=2, decoder_stacks=1, speakers=3)
+    model = AudioModel(AudioModelConfig(config, WaveNetConfig(8, width=8, skip=8, layers=2), audio.speaker_names))
+
+    def speak(given: list[Tensor], whose: Tensor) -> list[Tensor]:
+        return [voice(int(s), 100 + i, len(wave) / 16_000) for i, (wave, s) in enumerate(zip(given, whose))]
+
+    monkeypatch.setattr(model, "convert", speak)
+    said = evaluate_spoken(model.eval(), audio, audio, n=9, seconds=2.0)
+    assert said["speaker"] == {"real": 1, "reconstructed": 1, "converted": 1, "unconverted": 0, "chance": 1 / 3}
+    assert said["mel_cepstral_distance"]["reconstructed"] < said["mel_cepstral_distance"]["converted"]
+    monkeypatch.setattr(model, "convert", lambda given, whose: speak(given, torch.cat([speakers, speakers])))
+    said = evaluate_spoken(model, audio, audio, n=9, seconds=2.0)
+    assert (said["speaker"]["converted"], said["speaker"]["unconverted"]) == (0, 1)
 
 
 @given(st.integers(0, 10**6), st.floats(0.3, 1.0))

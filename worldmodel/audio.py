@@ -132,7 +132,7 @@ class AudioVQVAE(nn.Module):
     def decode(
         self, codes: Sequence[Tensor], speakers: Tensor, uniforms: Sequence[Tensor], *, temperature: float = 1.0
     ) -> list[Tensor]:
-        """B waves, float32 [T] each, of their codes, int64 [L] each, drawn side by side by uniforms, [T] in [0, 1) each.
+        """B waves, float32 [T] each, of codes, int64 [L] each, drawn side by side by uniforms, float [T] in [0, 1).
 
         But for rounding, a wave is what it would be alone.
 
@@ -141,9 +141,7 @@ class AudioVQVAE(nn.Module):
         lengths = [len(row) for row in uniforms]
         for own, length in zip(codes, lengths, strict=True):
             if len(own) != -(-length // self.config.stride):
-                raise UserError(
-                    f"{len(own)} codes of {self.config.stride} samples are not those of {length} samples."
-                )
+                raise UserError(f"{len(own)} codes of {self.config.stride} samples are not those of {length} samples.")
         # Each is given its own end, and no latents behind it.
         given = [
             self._given(self.quantizer.lookup(own[None]), speaker[None], length)

@@ -35,8 +35,8 @@ class AudioModelConfig:
 class AudioModel(nn.Module):
     """Codes come of speech or are drawn by the prior; the VQ-VAE speaks them in the voice that it is asked for.
 
-    Speakers are int64 [N], numbers of names in the config; waves come back in the CPU's memory. All draws are settled by
-    the seed.
+    Speakers are int64 [N], numbers of names in the config; waves come back in the CPU's memory. The seed
+    settles all draws.
     """
 
     def __init__(self, config: AudioModelConfig) -> None:

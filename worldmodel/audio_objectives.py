@@ -38,7 +38,7 @@ class AudioObjective:
         classes, speakers = (field.to(device) for field in self.dataset.batch(0, 1).values())
         given = wave_of(classes)
         uniforms = torch.rand(given.shape, generator=torch.Generator().manual_seed(0)).to(device)
-        (decoded,) = self.model.decode(self.model.encode(given), speakers, uniforms)
+        (decoded,) = self.model.decode(list(self.model.encode(given)), speakers, list(uniforms))
         return {"given": given[0].cpu(), "reconstructed": decoded.cpu()}
 
     def pictures(self) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from worldmodel.errors import UserError
 from worldmodel.training import FitConfig, fit
 from worldmodel.wavenet import WaveNetConfig
 
+LONGEST_CROP = 1 << 20  # samples: a minute
 SOUNDS_EVERY = 5_000  # steps: to draw a second takes as long as some hundred of them
 
 
@@ -43,19 +44,16 @@ class AudioRecipe:
     def __post_init__(self) -> None:
         if not (0 < self.lr < 1 and 0 < self.prior_lr < 1):
             raise UserError("Learning rates are between 0 and 1.")
-        if min(self.steps, self.batch, self.prior_steps, self.prior_batch) < 1 or self.seed < 0:
-            raise UserError("Steps and batches are 1 or more, and the seed is 0 or more.")
-        if min(self.crop, self.prior_crop) < PRESETS[self.preset].stride:
-            raise UserError(f"A crop has the {PRESETS[self.preset].stride} samples of one latent at least.")
+        if min(self.steps, self.batch, self.prior_steps, self.prior_batch) < 1 or not 0 <= self.seed < 2**32:
+            raise UserError(f"Steps and batches are 1 or more, and the seed is from 0 to {2**32 - 1}.")
+        least = PRESETS[self.preset].stride
+        if not least <= min(self.crop, self.prior_crop) <= max(self.crop, self.prior_crop) <= LONGEST_CROP:
+            raise UserError(f"A crop has the {least} samples of one latent at least, and {LONGEST_CROP} at most.")
 
 
 def learn_audio(audio: Audio, recipe: AudioRecipe, folder: Path, device: str) -> AudioModel:
-    """Train both parts of a model of `audio`, or go on with them, in `folder`.
-
-    Raises `UserError` for utterances shorter than one latent.
-    """
+    """Train both parts of a model of `audio`, of which no utterance is shorter than a latent, or go on, in `folder`."""
     config = dataclasses.replace(PRESETS[recipe.preset], speakers=len(audio.speaker_names))
-    audio.check_length(config.stride)
     torch.manual_seed(recipe.seed)
     vqvae = AudioVQVAE(config).to(device)
     speech = AudioObjective(vqvae, audio, recipe.crop, seed=recipe.seed)

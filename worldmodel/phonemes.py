@@ -14,18 +14,19 @@ from worldmodel.mfcc import mfcc
 SILENCE = "sil"
 PASSES = 30  # of k-means over its data
 
+Shares = dict[str, float | None]
+"""Of stretches, 0 to 1: of "all" of them, and of those of "speech", without silence; None of none at all."""
+
 Classify = Callable[[Tensor], Tensor]
 """A wave, float [n], -> classes of its stretches of `hop` samples, int64 [ceil(n / hop)]."""
 
 
-def evaluate_phonemes(
-    vqvae: AudioVQVAE, training: Audio, held_out: dict[str, Audio]
-) -> dict[str, dict[str, dict[str, float]]]:
+def evaluate_phonemes(vqvae: AudioVQVAE, training: Audio, held_out: dict[str, Audio]) -> dict[str, dict[str, Shares]]:
     """How often the phoneme in the middle of a code's stretch is told from the code alone, by split of `held_out`.
 
     Told by its code ("codes"), by the nearest of as many k-means centres of MFCCs ("mfcc_k_means"), or the same for all
-    ("most_frequent"): the phoneme that most often coincides with it in `training`. Over "all" stretches, and over
-    "speech", for which silence is left out of both. Each is a share, 0 to 1.
+    ("most_frequent"): the phoneme that most often coincides with it in `training`; for the share of speech, silence is
+    left out there too. What never occurs in `training` tells nothing.
 
     Raises `UserError` where it is not known what is said when.
     """
@@ -37,7 +38,7 @@ def evaluate_phonemes(
         "most_frequent": lambda wave: torch.zeros(-(-len(wave) // hop), dtype=torch.int64),
     }
     said = {split: phonemes_said(audio, hop, names) for split, audio in [("training", training), *held_out.items()]}
-    result: dict[str, dict[str, dict[str, float]]] = {}
+    result: dict[str, dict[str, Shares]] = {}
     for way, classify in ways.items():
         known = _classes(classify, training)
         result[way] = {}
@@ -48,7 +49,7 @@ def evaluate_phonemes(
                 fitted, tested = said["training"] != without, said[split] != without
                 best = most_frequent_phonemes(known[fitted], said["training"][fitted], k, len(names))
                 right = best[found[tested]] == said[split][tested]
-                result[way][split][kind] = float(right.double().mean())
+                result[way][split][kind] = float(right.double().mean()) if len(right) else None
     return result
 
 
@@ -70,13 +71,14 @@ def phonemes_said(audio: Audio, hop: int, names: tuple[str, ...]) -> Tensor:
 
 
 def most_frequent_phonemes(classes: Tensor, said: Tensor, num_classes: int, num_phonemes: int) -> Tensor:
-    """The phoneme, int64 [num_classes], that most often coincides with each class; of int64 [N] both."""
+    """The phoneme, int64 [num_classes], that most often coincides with each class, of int64 [N] both; -1 with none."""
     together = torch.bincount(classes * num_phonemes + said, minlength=num_classes * num_phonemes)
-    return together.view(num_classes, num_phonemes).argmax(1)
+    most, phoneme = together.view(num_classes, num_phonemes).max(1)
+    return phoneme.where(most > 0, -1)
 
 
 def mfcc_k_means(training: Audio, k: int, hop: int) -> Classify:
-    """The nearest of `k` centres of MFCCs, which are fitted on all of `training`.
+    """The nearest of `k` centres of MFCCs, which are fitted on all of `training`; of fewer, if it has no more to tell.
 
     Of each coefficient its mean over an utterance is taken away, and with it much of the voice and the microphone.
     """
@@ -87,6 +89,7 @@ def mfcc_k_means(training: Audio, k: int, hop: int) -> Classify:
         return (cepstra - cepstra.mean(0)).double().numpy()  # [ceil(n / hop), 13]
 
     everything = np.concatenate([features(wave) for wave in training.waves])
+    k = min(k, len(np.unique(everything, axis=0)))
     centres, _ = vq.kmeans2(everything, k, iter=PASSES, minit="++", rng=np.random.default_rng(0))
     return lambda wave: torch.from_numpy(vq.vq(features(wave), centres)[0]).long()
 
