@@ -54,7 +54,8 @@ def test_converted_speech_is_heard_as_the_new_speakers_and_reconstructed_speech_
     model = AudioModel(AudioModelConfig(config, WaveNetConfig(8, width=8, skip=8, layers=2), audio.speaker_names))
 
     def speak(given: list[Tensor], whose: Tensor) -> list[Tensor]:
-        return [voice(int(s), 100 + i, len(wave) / 16_000) for i, (wave, s) in enumerate(zip(given, whose))]
+        pairs = enumerate(zip(given, whose, strict=True))
+        return [voice(int(s), 100 + i, len(wave) / 16_000) for i, (wave, s) in pairs]
 
     monkeypatch.setattr(model, "convert", speak)
     said = evaluate_spoken(model.eval(), audio, audio, n=9, seconds=2.0)
