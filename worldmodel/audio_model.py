@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from worldmodel.audio import AudioConfig, AudioVQVAE
 from worldmodel.errors import UserError
-from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
-from worldmodel.folders import find_model, with_tuples
+from worldmodel.files import new_folder
+from worldmodel.folders import find_model, read_model, with_tuples, write_model
 from worldmodel.wavenet import WaveNet, WaveNetConfig
 
 
@@ -96,11 +96,7 @@ class AudioModel(nn.Module):
     def save_pretrained(self, folder: str | Path, *, card: str) -> None:
         """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`, in place of what was there."""
         with new_folder(Path(folder)) as new:
-            config = {"kind": "audio", **dataclasses.asdict(self.config)}
-            write_text(new / "config.json", json.dumps(config, indent=2) + "\n")
-            weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in self.state_dict().items()}
-            write_tensors(new / "model.safetensors", weights)
-            write_text(new / "README.md", card)
+            write_model(new, self, {"kind": "audio", **dataclasses.asdict(self.config)}, card)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -110,13 +106,7 @@ class AudioModel(nn.Module):
         """
         folder = find_model(name)
         config = _read_config(folder / "config.json")
-        weights = read_tensors(folder / "model.safetensors")
-        try:
-            model = cls(config)
-            model.load_state_dict(weights)
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UserError(f"The weights in {folder} do not fit its config.json; fetch or train it again.") from error
-        return model.eval()
+        return read_model(folder, lambda: cls(config))
 
 
 def _read_config(path: Path) -> AudioModelConfig:

@@ -1,12 +1,18 @@
-"""Models as folders: where one is, what to call it, and its config read back."""
+"""Models as folders: where one is, what to call it, what is written there and read back."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from torch import nn
 
 from worldmodel.errors import UserError
+from worldmodel.files import read_tensors, write_tensors, write_text
+
+M = TypeVar("M", bound=nn.Module)
 
 BUNDLED = Path(__file__).parent / "pretrained"
 
@@ -32,6 +38,25 @@ def model_name(name: str | Path) -> str:
     """What to call a model in a report: its bundled name or folder, or RUN for RUN/model, where training leaves it."""
     folder = Path(name).resolve()
     return (folder.parent if folder.name == "model" else folder).name
+
+
+def write_model(folder: Path, model: nn.Module, config: dict[str, Any], card: str) -> None:
+    """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`."""
+    weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    write_tensors(folder / "model.safetensors", weights)
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_text(folder / "README.md", card)
+
+
+def read_model(folder: Path, make: Callable[[], M]) -> M:
+    """What `make` makes, with the weights in `folder`. Raises `UserError` where they are damaged or another model's."""
+    weights = read_tensors(folder / "model.safetensors")
+    try:
+        model = make()
+        model.load_state_dict(weights)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"The weights in {folder} do not fit its config.json; fetch or train it again.") from error
+    return model.eval()
 
 
 def with_tuples(raw: dict[str, Any]) -> dict[str, Any]:

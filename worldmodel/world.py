@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from worldmodel.allocator import keep_freed_memory
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
-from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
-from worldmodel.folders import find_model, with_tuples
+from worldmodel.files import new_folder, read_tensors, write_tensors
+from worldmodel.folders import find_model, read_model, with_tuples, write_model
 from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
 from worldmodel.video import VideoConfig, VideoVQVAE
 
@@ -161,16 +161,13 @@ class WorldModel(nn.Module):
         ):
             raise UserError(f"{folder} holds something that is not a model: save it elsewhere.")
         with new_folder(folder) as new:
-            weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in self.state_dict().items()}
-            write_tensors(new / "model.safetensors", weights)
+            write_model(new, self, dataclasses.asdict(self.config), card)
             if self.contexts is not None:
                 contexts = {
                     "codes": self.contexts.codes.to(torch.int16),
                     "actions": self.contexts.actions.to(torch.int16),
                 }
                 write_tensors(new / "contexts.safetensors", contexts)
-            write_text(new / "README.md", card)
-            write_text(new / "config.json", json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(
@@ -184,13 +181,8 @@ class WorldModel(nn.Module):
         folder = find_model(name)
         config = _read_config(folder / "config.json")
         contexts = _read_contexts(folder, config)
-        weights = read_tensors(folder / "model.safetensors")
-        try:
-            world = cls(config, contexts)
-            world.load_state_dict(weights)
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UserError(f"The weights in {folder} do not fit its config.json; fetch or train it again.") from error
-        return fast_layout(world.to(device, dtype)).eval()
+        world = read_model(folder, lambda: cls(config, contexts))
+        return fast_layout(world.to(device, dtype))
 
 
 def fast_layout(module: M) -> M:
