@@ -32,6 +32,7 @@ from worldmodel.training import FitConfig, fit
 MODELS: dict[str, Callable[[ImageConfig], AnyImageModel]] = {
     "VAE": ImageVAE,
     "VQ-VAE": ImageVQVAE,
+    "VQ-VAE, rotation": lambda config: ImageVQVAE(dataclasses.replace(config, rotation=True)),
     "VIMCO": ImageVIMCO,
 }
 
@@ -50,7 +51,8 @@ class Args:
     maps: tuple[int, ...] = (2, 10)
     """Capacities: codes a place. A VAE has as many latents as these have dimensions."""
     likelihood: LikelihoodName = "logistic"
-    models: tuple[Literal["VAE", "VQ-VAE", "VIMCO"], ...] = ("VAE", "VQ-VAE", "VIMCO")
+    models: tuple[Literal["VAE", "VQ-VAE", "VQ-VAE, rotation", "VIMCO"], ...] = ("VAE", "VQ-VAE", "VIMCO")
+    """"VQ-VAE, rotation" is the VQ-VAE with the rotation trick, which came after the paper."""
     test_images: int = 500
     points: int = 5
     """Of the curve over steps."""

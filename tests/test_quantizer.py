@@ -50,6 +50,27 @@ def test_codes_loss_and_every_gradient_are_those_of_the_equations(
     np.testing.assert_allclose(quantizer.lookup(out.codes).detach().numpy(), out.vectors.detach().numpy(), atol=1e-12)
 
 
+@given(st.integers(2, 6), st.integers(0, 10**6))
+def test_the_rotation_trick_turns_and_scales_the_gradient_as_the_latent_is_turned_and_scaled(
+    dim: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    quantizer = VectorQuantizer(5, dim, rotation=True).double().eval()
+    z = torch.randn(1, dim, 1, dtype=torch.float64)
+    e = quantizer(z).vectors[0, :, 0]
+    assert torch.equal(e, quantizer.lookup(quantizer.encode(z))[0, :, 0])
+    jacobian = torch.autograd.functional.jacobian(lambda z: quantizer(z).vectors, z).reshape(dim, dim)
+    z = z[0, :, 0]
+    turn = jacobian * (z.norm() / e.norm())
+    torch.testing.assert_close(jacobian @ z, e)
+    torch.testing.assert_close(turn @ turn.T, torch.eye(dim, dtype=torch.float64))
+    assert turn.det() == pytest.approx(1)
+    plane = torch.linalg.qr(torch.stack([z, e], 1))[0]
+    outside = torch.randn(dim, dtype=torch.float64)
+    outside -= plane @ (plane.T @ outside)
+    torch.testing.assert_close(turn @ outside, outside)
+
+
 def test_the_moving_average_dictionary_follows_its_assigned_vectors_and_takes_no_gradient() -> None:
     torch.manual_seed(0)
     gamma, num_codes, dim = 0.9, 4, 3

@@ -30,6 +30,8 @@ class ImageConfig:
     num_codes: int = 512
     code_dim: int = 64
     ema_decay: float | None = 0.99
+    rotation: bool = False
+    """How the gradient passes the codebook (see `VectorQuantizer`)."""
     likelihood: LikelihoodName = "mse"
 
     def __post_init__(self) -> None:
@@ -91,7 +93,8 @@ class ImageVQVAE(nn.Module):
         self.likelihood = LIKELIHOODS[config.likelihood]
         self.encoder = ImageEncoder(config, config.features)
         self.quantizers = nn.ModuleList(
-            VectorQuantizer(config.num_codes, config.code_dim, ema_decay=config.ema_decay) for _ in range(config.maps)
+            VectorQuantizer(config.num_codes, config.code_dim, ema_decay=config.ema_decay, rotation=config.rotation)
+            for _ in range(config.maps)
         )
         self.decoder = image_decoder(config, config.features)
 

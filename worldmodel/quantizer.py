@@ -36,6 +36,8 @@ class VectorQuantizer(nn.Module):
         beta: weight of the commitment term.
         ema_decay: gamma of §3.2, or None to learn the dictionary by gradient.
         unit_norm: compare and emit directions only: encoder outputs and embeddings are scaled to length one.
+        rotation: give the encoder the gradient of the rotation and scaling that take z to e, in place of a copy of e's
+            (the rotation trick, Fifty et al., 2024).
         restart_below: restart an embedding once its share of the latents falls below this fraction of an even
             share, 1 / K; 0 never restarts.
     """
@@ -53,11 +55,13 @@ class VectorQuantizer(nn.Module):
         beta: float = 0.25,
         ema_decay: float | None = None,
         unit_norm: bool = False,
+        rotation: bool = False,
         restart_below: float = 0.1,
     ) -> None:
         super().__init__()
         self.num_codes, self.dim, self.beta = num_codes, dim, beta
-        self.ema_decay, self.unit_norm, self.restart_below = ema_decay, unit_norm, restart_below
+        self.ema_decay, self.unit_norm, self.rotation = ema_decay, unit_norm, rotation
+        self.restart_below = restart_below
         embedding = torch.randn(num_codes, dim)
         self.embedding = nn.Parameter(self._on_sphere(embedding), requires_grad=ema_decay is None)  # [K, D]
         # N_i and m_i of §3.2. N_i also tells which codes have died, so it is kept whichever way the codes learn.
@@ -79,7 +83,8 @@ class VectorQuantizer(nn.Module):
             loss = loss + (flat.detach() - embedded).square().sum(1).mean()
         if self.training:
             self._follow(flat.detach(), codes)
-        straight = flat + (embedded - flat).detach()
+        way = _rotated(flat, embedded.detach()) if self.rotation else flat
+        straight = way + (embedded - way).detach()
         codes = codes.view(z.shape[0], *z.shape[2:])
         return Quantized(rearrange(straight, "(b n) d -> b d n", b=z.shape[0]).reshape(z.shape), codes, loss)
 
@@ -151,6 +156,16 @@ class VectorQuantizer(nn.Module):
     def usage(self) -> Tensor:
         """Fraction of the dictionary in use: codes with more than a tenth of an even share of recent latents."""
         return (self.recent_share > 0.1).float().mean()
+
+
+def _rotated(z: Tensor, e: Tensor) -> Tensor:
+    """z, [N, D], turned by the rotation in the plane of z and e, and scaled, so that it is e; both are constants."""
+    from_, to = F.normalize(z.detach(), dim=1), F.normalize(e, dim=1)
+    between = F.normalize(from_ + to, dim=1)
+    scale = e.norm(dim=1, keepdim=True) / z.detach().norm(dim=1, keepdim=True).clamp_min(1e-6)
+    # A reflection that takes z's direction to -e's, then one that turns e's around.
+    across = z - 2 * between * (between * z).sum(1, keepdim=True)
+    return scale * (across + 2 * to * (from_ * z).sum(1, keepdim=True))
 
 
 def perplexity(codes: Tensor, num_codes: int) -> Tensor:
