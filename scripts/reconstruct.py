@@ -32,8 +32,10 @@ class Args:
 def main(args: Args) -> None:
     model = ImageModel.from_pretrained(args.model)
     images = load_images(args.data, args.split, model.config.image.image_size)
-    if not 1 <= args.n <= len(images) or args.seed < 0:
-        raise UserError(f"--n is from 1 to {len(images)}, as many images as there are, and the seed is 0 or more.")
+    if not 1 <= args.n <= len(images):
+        raise UserError(f"--n is from 1 to {len(images)}, as many images as there are.")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed is from 0 to {2**32 - 1}, not {args.seed}.")
     chosen = images.spread(args.n).pixels
     decoded = model.vqvae.reconstruct(chosen)
     rows = [("given", chosen), ("reconstructed", decoded)]

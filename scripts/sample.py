@@ -31,8 +31,8 @@ class Args:
 
 
 def main(args: Args) -> None:
-    if args.rows < 1 or args.seed < 0:
-        raise UserError("There is one row at least, and the seed is 0 or more.")
+    if args.rows < 1 or not 0 <= args.seed < 2**32:
+        raise UserError(f"There is one row at least, and the seed is from 0 to {2**32 - 1}.")
     model = ImageModel.from_pretrained(args.model)
     classes = model.config.classes
     if args.label and not classes:

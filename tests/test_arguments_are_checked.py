@@ -43,6 +43,7 @@ def files(folder: Path) -> set[Path]:
         ("imagine --model maze --actions left*²", "not an action with a count"),
         ("train store --out new --tokenizer maze --stage tokenizer", "no tokenizer to train"),
         ("train store --out new --prior-lr -1", "Learning rates"),
+        (f"train store --out new --seed {2**64}", "seed is from 0 to 4294967295"),
         ("train store --out new --init store", "not a model"),
         ("imagine --model maze --actions empty.txt", "has no actions"),
         ("imagine --model maze --actions empty.npy", "not a list of action ids"),

@@ -42,8 +42,9 @@ class ImageRecipe:
     def __post_init__(self) -> None:
         if not (0 < self.lr < 1 and 0 < self.prior_lr < 1):
             raise UserError("Learning rates are between 0 and 1.")
-        if min(self.steps, self.batch, self.prior_steps, self.prior_batch, self.second_steps) < 1 or self.seed < 0:
-            raise UserError("Steps and batches are 1 or more, and the seed is 0 or more.")
+        counts = self.steps, self.batch, self.prior_steps, self.prior_batch, self.second_steps
+        if min(counts) < 1 or not 0 <= self.seed < 2**32:
+            raise UserError(f"Steps and batches are 1 or more, and the seed is from 0 to {2**32 - 1}.")
 
 
 def learn_images(images: Images, recipe: ImageRecipe, folder: Path, device: str) -> ImageModel:

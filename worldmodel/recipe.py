@@ -53,8 +53,8 @@ class Recipe:
         if not (0 < self.tokenizer_lr < 1 and 0 < self.prior_lr < 1):
             raise UserError("Learning rates are between 0 and 1.")
         steps = self.tokenizer_steps, self.prior_steps, self.outcome_steps
-        if min(*steps, self.tokenizer_batch, self.prior_batch) < 1 or self.seed < 0:
-            raise UserError("Steps and batches are 1 or more, and the seed is 0 or more.")
+        if min(*steps, self.tokenizer_batch, self.prior_batch) < 1 or not 0 <= self.seed < 2**32:
+            raise UserError(f"Steps and batches are 1 or more, and the seed is from 0 to {2**32 - 1}.")
 
 
 def check_trainable(
