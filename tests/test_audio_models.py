@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE
 from worldmodel.audio_data import Audio
@@ -82,6 +83,31 @@ def test_the_loss_is_equation_3_in_nats_a_sample() -> None:
     latents = 3 * 3  # of 8 samples, the last of them incomplete
     expected = out.nats.sum() / (3 * 20) + commitment / (latents * 8)
     assert out.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_in_training_stretches_of_the_past_are_hidden_and_the_loss_is_that_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model = AudioVQVAE(dataclasses.replace(TINY, hidden=0.25))
+    masks = []
+    log_prob = model.decoder.log_prob
+
+    def watched(samples: Tensor, **given: Tensor) -> Tensor:
+        masks.append(given["hidden"])
+        return log_prob(samples, **given)
+
+    monkeypatch.setattr(model.decoder, "log_prob", watched)
+    classes, speakers = torch.randint(256, (2, 64_100)), torch.tensor([0, 1])
+    model(classes, speakers)
+    model.eval()(classes, speakers)
+    hidden, nothing = masks
+    assert nothing is None
+    assert hidden.shape == classes.shape
+    assert 0.15 < hidden.double().mean() < 0.35
+    assert (hidden[:, :64_000].unflatten(1, (-1, 160)).sum(2) % 160 == 0).all()
+    with pytest.raises(UserError, match="hidden is from 0 to less than 1"):
+        dataclasses.replace(TINY, hidden=1.0)
 
 
 def test_the_encoder_learns_from_the_decoder() -> None:

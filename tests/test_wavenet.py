@@ -49,6 +49,18 @@ def test_a_sample_depends_on_the_receptive_field_before_it_and_on_nothing_else(s
 
 
 @torch.no_grad()
+def test_no_sample_depends_on_a_hidden_one() -> None:
+    model = model_of()
+    samples, hidden = torch.randint(7, (1, 24)), torch.zeros(1, 24, dtype=torch.bool)
+    hidden[0, 5:9] = True
+    before = model(samples, hidden=hidden)
+    other = torch.where(hidden, (samples + 1) % 7, samples)
+    assert torch.equal(model(other, hidden=hidden), before)
+    assert torch.equal(model(samples)[:, :6], before[:, :6])
+    assert not torch.equal(model(samples)[:, 6:], before[:, 6:])
+
+
+@torch.no_grad()
 def test_a_column_of_the_local_condition_is_heard_from_its_hop_on_and_a_vector_throughout() -> None:
     model = model_of(local=3, hop=4, vector=2)
     samples, given = torch.randint(7, (1, 18)), conditions_for(model, 1, 18)

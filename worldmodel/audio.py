@@ -18,6 +18,7 @@ from worldmodel.quantizer import VectorQuantizer
 from worldmodel.wavenet import WaveNet, WaveNetConfig
 
 SAMPLE_RATE = 16_000  # Hz
+HIDDEN_AT_ONCE = 160  # samples: more than a small decoder looks back, or it would guess them
 MEL_HOP, MEL_BANDS = 160, 80  # a column each 10 ms
 
 
@@ -42,6 +43,8 @@ class AudioConfig:
     """Of a stack (see `WaveNetConfig`)."""
     hop: int = 64
     """Samples for which the decoder is told one thing about the latents."""
+    hidden: float = 0.0
+    """Share of the past that the decoder is not told in training: what it would tell, the latents have to."""
     speakers: int = 1
     """How many the decoder knows apart."""
 
@@ -52,6 +55,8 @@ class AudioConfig:
                 "A model of speech has one code, channel, block, stride and speaker at least, and hears a waveform or "
                 "its mel spectrum."
             )
+        if not 0 <= self.hidden < 1:
+            raise UserError(f"The share of the past that is hidden is from 0 to less than 1, not {self.hidden:g}.")
         if self.stride % self.hop:
             raise UserError(f"A latent of {self.stride} samples does not divide into hops of {self.hop}.")
 
@@ -78,7 +83,14 @@ PRESETS = {
     "64x": AudioConfig((2,) * 6),  # 250 codes a second
     "128x": AudioConfig((2,) * 7),  # 125, with a prior over 320 of them
     "25hz": AudioConfig(  # 640x: a decoder that sees little of the past leaves more to the codes
-        (2, 2), num_codes=128, features="mel", decoder_width=32, decoder_skip=64, decoder_stacks=1, decoder_layers=7
+        (2, 2),
+        num_codes=128,
+        features="mel",
+        decoder_width=32,
+        decoder_skip=64,
+        decoder_stacks=1,
+        decoder_layers=7,
+        hidden=0.15,
     ),
 }
 
@@ -114,7 +126,9 @@ class AudioVQVAE(nn.Module):
         So the commitment of a latent counts once for the `stride` samples that it stands for.
         """
         quantized = self.quantizer(self.encoder(wave_of(classes)))
-        nats = self.nats(classes, quantized.vectors, speakers)
+        local, vector = self._given(quantized.vectors, speakers, classes.shape[1])
+        hidden = self._hidden(classes) if self.training else None
+        nats = -self.decoder.log_prob(classes.long(), local=local, vector=vector, hidden=hidden)
         total = nats.mean() / classes.shape[1] + quantized.loss / self.config.stride
         return AudioLoss(total, nats, quantized.codes)
 
@@ -157,6 +171,12 @@ class AudioVQVAE(nn.Module):
     def usage(self) -> Tensor:
         """Fraction of the dictionary in use (see `VectorQuantizer.usage`)."""
         return self.quantizer.usage
+
+    def _hidden(self, classes: Tensor) -> Tensor:
+        """Which samples the decoder is not told, bool [B, T], in stretches of `HIDDEN_AT_ONCE`."""
+        batch, length = classes.shape
+        drawn = torch.rand(batch, -(-length // HIDDEN_AT_ONCE), device=classes.device) < self.config.hidden
+        return drawn.repeat_interleave(HIDDEN_AT_ONCE, 1)[:, :length]
 
     def _given(self, vectors: Tensor, speakers: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """The decoder's conditions: [B, width, ceil(T / hop)] and [B, width]."""

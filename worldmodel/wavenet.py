@@ -67,7 +67,8 @@ class WaveNet(nn.Module):
         super().__init__()
         self.config = config
         width, skip = config.width, config.skip
-        self.embed = nn.Embedding(config.classes + 1, width)  # the last is what stands before the first sample
+        # The last is what stands before the first sample, and for a hidden one.
+        self.embed = nn.Embedding(config.classes + 1, width)
         self.first = nn.Linear(width, width + skip)
         gates = len(config.dilations) * 2 * width  # of all layers
         self.local = nn.Linear(config.local, gates, bias=False) if config.local else None
@@ -76,11 +77,19 @@ class WaveNet(nn.Module):
         self.hidden = nn.Linear(skip, skip)
         self.logits = nn.Linear(skip, config.classes)
 
-    def forward(self, samples: Tensor, *, local: Tensor | None = None, vector: Tensor | None = None) -> Tensor:
-        """Logits, float [B, T, K], of every sample given those before it."""
+    def forward(
+        self,
+        samples: Tensor,
+        *,
+        local: Tensor | None = None,
+        vector: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
+        """Logits, float [B, T, K], of every sample given those before it, without those `hidden`, bool [B, T]."""
         batch, length = samples.shape
         condition = self._condition(batch, length, local, vector)
-        before = F.pad(samples[:, :-1], (1, 0), value=self.config.classes)  # [B, T]
+        seen = samples if hidden is None else samples.masked_fill(hidden, self.config.classes)
+        before = F.pad(seen[:, :-1], (1, 0), value=self.config.classes)  # [B, T]
         if local is not None:  # whole columns: the last may hold for samples that nobody asks for
             before = F.pad(before, (0, -length % self.config.hop))
         state = self.first(self.embed(before))  # [B, T or more, width + skip]
@@ -89,9 +98,19 @@ class WaveNet(nn.Module):
         found = state[:, :length, self.config.width :]
         return self.logits(self.hidden(found.relu()).relu())
 
-    def log_prob(self, samples: Tensor, *, local: Tensor | None = None, vector: Tensor | None = None) -> Tensor:
-        """log p(samples | conditions), float [B] in nats, in no less than single precision."""
-        logits = single(self(samples, local=local, vector=vector))
+    def log_prob(
+        self,
+        samples: Tensor,
+        *,
+        local: Tensor | None = None,
+        vector: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
+        """log p(samples | conditions), float [B] in nats, in no less than single precision.
+
+        Each sample is given those before it, without those `hidden`, bool [B, T].
+        """
+        logits = single(self(samples, local=local, vector=vector, hidden=hidden))
         return -F.cross_entropy(logits.flatten(0, 1), samples.flatten(), reduction="none").view(samples.shape).sum(1)
 
     @torch.no_grad()
