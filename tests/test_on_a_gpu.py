@@ -61,8 +61,8 @@ def outcomes() -> Objective:
 
 
 SPEECH = AudioConfig(
-    (2,), num_codes=8, code_dim=4, width=8, blocks=1, features="mel", hidden=0.1, decoder_width=8, decoder_skip=8, decoder_layers=3,
-    speakers=2,
+    (2,), num_codes=8, code_dim=4, width=8, blocks=1, features="mel", decoder_width=8, decoder_skip=8, decoder_layers=3,
+    hidden=0.1, speakers=2,
 )  # fmt: skip
 
 
