@@ -80,13 +80,17 @@ def most_frequent_phonemes(classes: Tensor, said: Tensor, num_classes: int, num_
 def mfcc_k_means(training: Audio, k: int, hop: int) -> Classify:
     """The nearest of `k` centres of MFCCs, which are fitted on all of `training`; of fewer, if it has no more to tell.
 
-    Of each coefficient its mean over an utterance is taken away, and with it much of the voice and the microphone.
+    A stretch has the mean of its spectra, one about each 10 ms: like the codes, k-means hears all of it. Of each
+    coefficient its mean over an utterance is taken away, and with it much of the voice and the microphone.
     """
     vq = require("scipy.cluster.vq", "audio")
+    most = max(hop * 100 // training.sample_rate, 1)
+    spectra = next(n for n in range(most, 0, -1) if hop % n == 0)  # of a stretch
 
     def features(wave: Tensor) -> np.ndarray:
-        cepstra = mfcc(wave, training.sample_rate, hop)
-        return (cepstra - cepstra.mean(0)).double().numpy()  # [ceil(n / hop), 13]
+        cepstra = mfcc(wave, training.sample_rate, hop // spectra)
+        means = torch.stack([part.mean(0) for part in cepstra.split(spectra)])  # [ceil(n / hop), 13]
+        return (means - means.mean(0)).double().numpy()
 
     everything = np.concatenate([features(wave) for wave in training.waves])
     k = min(k, len(np.unique(everything, axis=0)))
