@@ -43,7 +43,8 @@ def test_a_kernel_moves_as_the_matrix_of_its_rows() -> None:
     matrix.grad = net.conv.weight.grad.flatten(1).clone()
     Optimizer(net).step(torch.tensor(0.1))
     torch.optim.Muon([matrix], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw").step()
-    torch.testing.assert_close(net.conv.weight.detach().flatten(1), matrix)
+    # PyTorch's own rounds to bfloat16 on its way.
+    torch.testing.assert_close(net.conv.weight.detach().flatten(1), matrix, rtol=0, atol=2e-3)
     assert net.conv.weight.grad is None
 
 

@@ -90,7 +90,7 @@ PRESETS = {
         decoder_skip=64,
         decoder_stacks=1,
         decoder_layers=7,
-        hidden=0.15,
+        hidden=0.25,
     ),
 }
 
@@ -100,7 +100,7 @@ class AudioLoss:
     """What a VQ-VAE makes of a batch of speech."""
 
     total: Tensor  # scalar: what is minimised
-    nats: Tensor  # float [B]: -log p(x|z), a sum over samples
+    nats: Tensor  # float [B]: -log p(x|z), a sum over the samples spoken
     codes: Tensor  # int64 [B, L]
 
 
@@ -120,13 +120,17 @@ class AudioVQVAE(nn.Module):
         self.condition = _Condition(config)
         self.decoder = WaveNet(config.decoder)
 
-    def forward(self, classes: Tensor, speakers: Tensor) -> AudioLoss:
+    def forward(self, classes: Tensor, speakers: Tensor, spoken: int | None = None) -> AudioLoss:
         """Eq. 3 as it stands, summed over latents and samples, in nats a sample.
 
-        So the commitment of a latent counts once for the `stride` samples that it stands for.
+        So the commitment of a latent counts once for the `stride` samples that it stands for. The decoder says a random
+        stretch of `spoken` samples, at most T, of each wave, or all of it: the encoder has to hear more of an utterance
+        than it pays to say again.
         """
         quantized = self.quantizer(self.encoder(wave_of(classes)))
         local, vector = self._given(quantized.vectors, speakers, classes.shape[1])
+        if spoken is not None:
+            classes, local = self._stretch(classes, local, spoken)
         hidden = self._hidden(classes) if self.training else None
         nats = -self.decoder.log_prob(classes.long(), local=local, vector=vector, hidden=hidden)
         total = nats.mean() / classes.shape[1] + quantized.loss / self.config.stride
@@ -171,6 +175,15 @@ class AudioVQVAE(nn.Module):
     def usage(self) -> Tensor:
         """Fraction of the dictionary in use (see `VectorQuantizer.usage`)."""
         return self.quantizer.usage
+
+    def _stretch(self, classes: Tensor, local: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """A random stretch of each row, from the beginning of a hop on: classes [B, length], conditions likewise."""
+        hop = self.config.hop
+        latest = (classes.shape[1] - length) // hop
+        first = torch.randint(latest + 1, (len(classes), 1), device=classes.device)
+        columns = first + torch.arange(-(-length // hop), device=classes.device)  # [B, columns]
+        samples = first * hop + torch.arange(length, device=classes.device)  # [B, length]
+        return classes.gather(1, samples), local.gather(2, columns[:, None].expand(-1, local.shape[1], -1))
 
     def _hidden(self, classes: Tensor) -> Tensor:
         """Which samples the decoder is not told, bool [B, T], in stretches of `HIDDEN_AT_ONCE`."""

@@ -16,19 +16,19 @@ from worldmodel.wavenet import WaveNet
 
 
 class AudioObjective:
-    """The loss of a VQ-VAE on random crops of speech."""
+    """The loss of a VQ-VAE on random crops of speech, of which it says a part."""
 
     name = "speech"
     sample_rate = SAMPLE_RATE
 
-    def __init__(self, model: AudioVQVAE, audio: Audio, crop: int, *, seed: int = 0) -> None:
-        """`crop`: in samples."""
-        self.model = model
-        self.dataset = Crops(audio, crop, seed=seed)
+    def __init__(self, model: AudioVQVAE, audio: Audio, heard: int, spoken: int, *, seed: int = 0) -> None:
+        """`heard`, `spoken`: in samples, the latter no more than the former."""
+        self.model, self.spoken = model, spoken
+        self.dataset = Crops(audio, heard, seed=seed)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        out = self.model(batch["classes"], batch["speakers"])
-        bits = out.nats.mean() / (math.log(2) * batch["classes"].shape[1])
+        out = self.model(batch["classes"], batch["speakers"], self.spoken)
+        bits = out.nats.mean() / (math.log(2) * self.spoken)
         codes = perplexity(out.codes, self.model.config.num_codes)
         return out.total, {"bits per sample": bits, "perplexity": codes}
 

@@ -29,8 +29,10 @@ class AudioRecipe:
     steps: int = 20_000
     """Steps of the VQ-VAE."""
     batch: int = 16
-    crop: int = 10_240
-    """Samples of speech that it learns from at once."""
+    heard: int = 30_720
+    """Samples of speech that the encoder hears at once."""
+    spoken: int = 10_240
+    """Samples of those that the decoder learns to say again."""
     lr: float = 1e-3
     """Peak learning rate of the VQ-VAE."""
     prior_steps: int = 5_000
@@ -47,8 +49,10 @@ class AudioRecipe:
         if min(self.steps, self.batch, self.prior_steps, self.prior_batch) < 1 or not 0 <= self.seed < 2**32:
             raise UserError(f"Steps and batches are 1 or more, and the seed is from 0 to {2**32 - 1}.")
         least = PRESETS[self.preset].stride
-        if not least <= min(self.crop, self.prior_crop) <= max(self.crop, self.prior_crop) <= LONGEST_CROP:
+        if not least <= min(self.heard, self.prior_crop) <= max(self.heard, self.prior_crop) <= LONGEST_CROP:
             raise UserError(f"A crop has the {least} samples of one latent at least, and {LONGEST_CROP} at most.")
+        if not 1 <= self.spoken <= self.heard:
+            raise UserError(f"Of {self.heard} samples heard, 1 to all are spoken, not {self.spoken}.")
 
 
 def learn_audio(audio: Audio, recipe: AudioRecipe, folder: Path, device: str) -> AudioModel:
@@ -56,7 +60,7 @@ def learn_audio(audio: Audio, recipe: AudioRecipe, folder: Path, device: str) ->
     config = dataclasses.replace(PRESETS[recipe.preset], speakers=len(audio.speaker_names))
     torch.manual_seed(recipe.seed)
     vqvae = AudioVQVAE(config).to(device)
-    speech = AudioObjective(vqvae, audio, recipe.crop, seed=recipe.seed)
+    speech = AudioObjective(vqvae, audio, recipe.heard, recipe.spoken, seed=recipe.seed)
     schedule = FitConfig(recipe.steps, recipe.batch, recipe.lr, recipe.seed, pictures_every=SOUNDS_EVERY)
     fit(speech, schedule, folder / "vqvae")
     torch.manual_seed(recipe.seed)

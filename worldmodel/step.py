@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.optimizer import Optimizer
+from worldmodel.precision import multiplies_bfloat16
 
 Batch = dict[str, Tensor]
 Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
@@ -57,7 +58,7 @@ class TrainingStep:
         return taken
 
     def _take(self, batch: Batch) -> Taken:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=_multiplies_bfloat16(self._device)):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=multiplies_bfloat16(self._device)):
             loss, scalars = self._loss(batch)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._optimizer.parameters, 1.0)
@@ -72,8 +73,3 @@ class TrainingStep:
             taken = self._take(batch)
         torch.cuda.current_stream(self._device).wait_stream(stream)
         return taken
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is the faster one: a CPU without matrix units for it takes up to twice as long as in float32."""
-    return device.type != "cpu" or torch.cpu.get_capabilities().get("amx_bf16", False)
