@@ -13,7 +13,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from scripts import cli
 from worldmodel.sounds import write_wav
 
-TINY_TRAINING = ["--steps", "2", "--batch", "2", "--crop", "640", "--prior-steps", "2", "--prior-batch", "2"]
+TINY_TRAINING = [
+    "--steps",
+    "2",
+    "--batch",
+    "2",
+    "--heard",
+    "1280",
+    "--spoken",
+    "640",
+    "--prior-steps",
+    "2",
+    "--prior-batch",
+    "2",
+]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
@@ -124,8 +137,12 @@ def test_mistakes_are_named_in_a_sentence(
         (["audio-reconstruct", *model, *data, "--seconds", "inf"], "to 600, not inf"),
         (["audio-reconstruct", *model, "--data", speech / "none"], "There is no folder"),
         (["train-audio", speech, "--out", trained, "--preset", "64x"], "holds a training with preset 25hz"),
-        (["train-audio", speech, "--out", trained / "x", "--preset", "25hz", "--crop", 639], "640 samples"),
-        (["train-audio", speech, "--out", trained / "x", "--preset", "25hz", "--crop", 10**12], "1048576 at most"),
+        (["train-audio", speech, "--out", trained / "x", "--preset", "25hz", "--heard", 639], "640 samples"),
+        (["train-audio", speech, "--out", trained / "x", "--preset", "25hz", "--heard", 10**12], "1048576 at most"),
+        (
+            ["train-audio", speech, "--out", trained / "x", "--heard", 640, "--spoken", 641],
+            "Of 640 samples heard, 1 to",
+        ),
         (["train-audio", speech, "--out", trained / "x", "--seed", 2**64], "seed is from 0 to 4294967295"),
         (["audio-phonemes", *model, "--data", speech / "none"], "There is no folder"),
     ]

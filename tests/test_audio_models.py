@@ -85,6 +85,36 @@ def test_the_loss_is_equation_3_in_nats_a_sample() -> None:
     assert out.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("spoken", [1, 5, 8, 13])
+def test_what_is_spoken_is_a_stretch_of_what_is_heard(spoken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its own latents beside it, and a loss per sample; each place at a hop is as likely as any other."""
+    torch.manual_seed(0)
+    model = AudioVQVAE(TINY).eval()
+    hop = TINY.hop
+    classes = torch.arange(29)[None].repeat(64, 1)  # each sample tells its place
+    speakers = torch.zeros(64, dtype=torch.long)
+    given = {}
+
+    def watched(samples: Tensor, **conditions: Tensor) -> Tensor:
+        given.update(samples=samples, local=conditions["local"])
+        return torch.full((len(samples),), -3.0)
+
+    monkeypatch.setattr(model.decoder, "log_prob", watched)
+    whole = model(classes, speakers)
+    everything = given["local"][0]  # [width, columns]
+    part = model(classes, speakers, spoken)
+    assert torch.equal(part.codes, whole.codes)
+    assert (part.total - whole.total).item() == pytest.approx(3 / spoken - 3 / 29, rel=1e-4)
+    starts = set()
+    for row, local in zip(given["samples"], given["local"], strict=True):
+        start = int(row[0])
+        assert start % hop == 0
+        assert row.tolist() == list(range(start, start + spoken))
+        torch.testing.assert_close(local, everything[:, start // hop :][:, : -(-spoken // hop)])
+        starts.add(start)
+    assert starts == set(range(0, 29 - spoken + 1, hop))
+
+
 def test_in_training_stretches_of_the_past_are_hidden_and_the_loss_is_that_without_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

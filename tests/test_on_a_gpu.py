@@ -71,7 +71,7 @@ def recordings() -> Audio:
 
 
 def speech() -> Objective:
-    return AudioObjective(AudioVQVAE(SPEECH).cuda(), recordings(), 960)
+    return AudioObjective(AudioVQVAE(SPEECH).cuda(), recordings(), 960, 320)
 
 
 def speech_codes() -> Objective:
