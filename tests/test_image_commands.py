@@ -95,6 +95,17 @@ def test_a_second_stage_learns_grids_that_its_latents_tell_apart() -> None:
     assert true < 0.9 * shuffled
 
 
+def test_the_loss_of_a_second_stage_is_equation_3_in_nats_a_code() -> None:
+    torch.manual_seed(0)
+    model = GlobalVQVAE(GlobalConfig((5, 4), 6, latents=2, num_latent_codes=8, latent_dim=4, width=32, layers=1)).eval()
+    codes = torch.randint(6, (3, 1, 5, 4))
+    out = model(codes)
+    z = model.encoder(model.embed(codes[:, 0]).permute(0, 3, 1, 2))  # [B, G * D]
+    commitment = 0.25 * (z - model.vector(out.latents)).square().sum() / 3
+    expected = (out.nats.mean() + commitment) / (5 * 4)
+    assert out.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_what_is_measured_is_held_out_and_of_the_models_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,13 +62,12 @@ class GlobalVQVAE(nn.Module):
         self.decoder = PixelCNN(decoder)
 
     def forward(self, codes: Tensor) -> GlobalLoss:
-        """Eq. 3 with the PixelCNN's -log p as its first term, in nats a code."""
+        """Eq. 3 as it stands, its first term the PixelCNN's -log p of all codes, in nats a code."""
         quantized = [q(part) for q, part in zip(self.quantizers, self._parts(codes), strict=True)]
         nats = -self.decoder.log_prob(codes, vector=torch.cat([q.vectors for q in quantized], 1))
         codebooks = torch.stack([q.loss for q in quantized]).sum()
-        return GlobalLoss(
-            nats.mean() / codes[0].numel() + codebooks, nats, torch.stack([q.codes for q in quantized], 1)
-        )
+        total = (nats.mean() + codebooks) / codes[0].numel()
+        return GlobalLoss(total, nats, torch.stack([q.codes for q in quantized], 1))
 
     @torch.no_grad()
     def encode(self, codes: Tensor) -> Tensor:
