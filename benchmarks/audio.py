@@ -66,16 +66,24 @@ def drawing(vqvae: AudioVQVAE) -> dict[str, float]:
     codes = torch.zeros(1, -(-SAMPLE_RATE // vqvae.config.stride), dtype=torch.int64, device=device)
     speakers, vectors = torch.zeros(1, dtype=torch.int64, device=device), vqvae.quantizer.lookup(codes)
     uniforms = torch.rand(1, SAMPLE_RATE, device=device)
-    begin = time.perf_counter()
+    vqvae.decode(codes[:, :1], speakers, uniforms[:, :1])  # what is made once, is made
+    begin = _now(device)
     vqvae.decode(codes, speakers, uniforms)
-    cached = time.perf_counter() - begin
+    cached = _now(device) - begin
     passes = 0.0
     for part in range(8):
         past = torch.zeros(1, (2 * part + 1) * SAMPLE_RATE // 16, dtype=torch.int64, device=device)
-        begin = time.perf_counter()
+        begin = _now(device)
         vqvae.nats(past, vectors, speakers)
-        passes += time.perf_counter() - begin
+        passes += _now(device) - begin
     return {"cached": cached, "naive": passes / 8 * SAMPLE_RATE}
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def likelihoods(result: dict[str, Any]) -> str:

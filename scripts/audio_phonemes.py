@@ -4,13 +4,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from worldmodel.audio import SAMPLE_RATE
 from worldmodel.audio_data import load_audio
 from worldmodel.audio_model import AudioModel
 from worldmodel.files import write_text
-from worldmodel.phonemes import encode_wave, evaluate_phonemes, most_frequent_phonemes, phoneme_names, phonemes_said
+from worldmodel.phonemes import evaluate_phonemes, phonemes_of_codes
 
 WAYS = {"codes": "the model's codes", "mfcc_k_means": "k-means of MFCCs", "most_frequent": "the most frequent phoneme"}
 SPLITS = {"test": "known speakers", "new-speakers": "new speakers"}
@@ -29,14 +27,11 @@ class Args:
 
 
 def main(args: Args) -> None:
-    vqvae = AudioModel.from_pretrained(args.model).vqvae
+    model = AudioModel.from_pretrained(args.model)
     training, *others = (load_audio(args.data, split, SAMPLE_RATE) for split in ("train", "test", "new-speakers"))
-    accuracy = evaluate_phonemes(vqvae, training, dict(zip(SPLITS, others, strict=True)))
-    names, config = phoneme_names(training), vqvae.config
-    codes = torch.cat([encode_wave(vqvae, wave) for wave in training.waves])
-    said = phonemes_said(training, config.stride, names)
-    most = most_frequent_phonemes(codes, said, config.num_codes, len(names)).tolist()
-    phonemes = [None if i < 0 else names[i] for i in most]  # None: a code that is never heard
+    model.check_speakers(training)
+    accuracy = evaluate_phonemes(model.vqvae, training, dict(zip(SPLITS, others, strict=True)))
+    phonemes = phonemes_of_codes(model.vqvae, training)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.out, json.dumps({"accuracy": accuracy, "phonemes": phonemes}, indent=2) + "\n")
     print("Phonemes told (and without silence):")
@@ -46,7 +41,7 @@ def main(args: Args) -> None:
             for split, shares in accuracy[way].items()
         ]
         print(f"  {title}: {', '.join(told)}")
-    print(f"{args.out}: these figures, and what each of the {config.num_codes} codes stands for.")
+    print(f"{args.out}: these figures, and what each of the {len(phonemes)} codes stands for.")
 
 
 def _percent(share: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from scripts.utterances import check_drawing, choose, write_sounds
+from scripts.utterances import check_drawing, check_unused, choose, speaking, write_sounds
 from worldmodel.audio_model import AudioModel
 
 
@@ -32,11 +32,12 @@ class Args:
 
 def main(args: Args) -> None:
     check_drawing(args.seconds, args.seed)
+    check_unused(args.out)
     model = AudioModel.from_pretrained(args.model)
     utterances = choose(args.data, args.split, args.n, args.seconds)
     speakers = torch.tensor([model.speaker(utterance.speaker) for utterance in utterances])
     waves = [utterance.wave for utterance in utterances]
-    spoken = model.convert(waves, speakers, seed=args.seed, temperature=args.temperature)
+    spoken = model.convert(waves, speakers, seed=args.seed, temperature=args.temperature, progress=speaking)
     sounds = []
     for utterance, again in zip(utterances, spoken, strict=True):
         sounds += [(f"{utterance.name}-given", utterance.wave), (f"{utterance.name}-reconstructed", again)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from scripts.utterances import check_drawing, write_sounds
+from scripts.utterances import check_drawing, check_unused, speaking, write_sounds
 from worldmodel.audio import SAMPLE_RATE
 from worldmodel.audio_model import AudioModel
 
@@ -21,7 +21,7 @@ class Args:
     speaker: tuple[str, ...] = ()
     """In whose voices, one sample each; in those of the first four speakers if not given."""
     seconds: float = 2.56
-    """Of each sample; the paper's 40,960 samples by default."""
+    """Of each sample, to the nearest whole latent; the paper's 40,960 samples by default."""
     temperature: float = 1.0
     """Below 1 speech keeps to what is likely."""
     seed: int = 0
@@ -29,10 +29,11 @@ class Args:
 
 def main(args: Args) -> None:
     check_drawing(args.seconds, args.seed)
+    check_unused(args.out)
     model = AudioModel.from_pretrained(args.model)
     names = args.speaker or model.config.speakers[:4]
     speakers = torch.tensor([model.speaker(name) for name in names])
-    codes = round(args.seconds * SAMPLE_RATE / model.config.audio.stride)
-    spoken = model.sample(codes, speakers, seed=args.seed, temperature=args.temperature)
+    codes = max(round(args.seconds * SAMPLE_RATE / model.config.audio.stride), 1)
+    spoken = model.sample(codes, speakers, seed=args.seed, temperature=args.temperature, progress=speaking)
     write_sounds(args.out, [(f"as-{name}", wave) for name, wave in zip(names, spoken, strict=True)])
     print(f"{args.out}: new speech as {', '.join(names)}, and spectrograms.png.")

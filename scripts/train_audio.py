@@ -15,6 +15,7 @@ from worldmodel.audio_data import Audio, load_audio
 from worldmodel.audio_model import AudioModel
 from worldmodel.audio_recipe import AudioRecipe, learn_audio
 from worldmodel.errors import UserError
+from worldmodel.progress import track
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Args:
 def main(args: Args) -> None:
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("There is no CUDA device here: train with --device cpu.")
-    audio = load_audio(args.data, "train", SAMPLE_RATE)
+    audio = load_audio(args.data, "train", SAMPLE_RATE, progress=lambda reading: track(reading, "Reading"))
     audio.check_length(PRESETS[args.recipe.preset].stride)
     write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})
     try:
@@ -57,7 +58,7 @@ def _card(args: Args, audio: Audio, model: AudioModel) -> str:
     minutes = sum(len(wave) for wave in audio.waves) / SAMPLE_RATE / 60
     return f"""# A model of speech
 
-Learned from {minutes:.0f} minutes of {len(audio.speaker_names)} speakers with
+Learned from {minutes:.3g} minutes of {len(audio.speaker_names)} speakers with
 
     {shlex.join(["worldmodel", "train-audio", args.data, "--out", str(args.out), *words])}
 

@@ -1,19 +1,20 @@
 """What the commands for speech say: utterances to say again, and what is said as files and a picture."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from worldmodel.audio import SAMPLE_RATE
-from worldmodel.audio_data import Split, load_audio
+from worldmodel.audio_data import SUFFIXES, Split, load_audio
 from worldmodel.errors import UserError
 from worldmodel.pictures import strips, write_png
+from worldmodel.progress import track
 from worldmodel.sounds import spectrogram, write_wav
 
-LONGEST = 600  # seconds: all that is drawn is in memory at once
+LONGEST = 60  # seconds: all that is drawn is in memory at once
 
 
 @dataclass
@@ -32,18 +33,29 @@ def check_drawing(seconds: float, seed: int) -> None:
 
 
 def choose(data: str, split: Split, n: int, seconds: float) -> list[Utterance]:
-    """`n` utterances, spread evenly over the data, of each its beginning."""
-    audio = load_audio(data, split, SAMPLE_RATE)
-    if not 1 <= n <= len(audio):
-        raise UserError(f"--n is from 1 to {len(audio)}, as many utterances as there are.")
+    """`n` utterances, or all where there are fewer, spread evenly over the data; of each its beginning."""
+    if n < 1:
+        raise UserError(f"--n is 1 or more, not {n}.")
+    audio = load_audio(data, split, SAMPLE_RATE, most=n)
     return [
-        Utterance(
-            audio.names[i].rsplit(".", 1)[0],
-            audio.speaker_names[int(audio.speakers[i])],
-            audio.waves[i][: round(seconds * SAMPLE_RATE)],
-        )
-        for i in (n_th * len(audio) // n for n_th in range(n))
+        Utterance(_without_ending(name), audio.speaker_names[int(speaker)], wave[: round(seconds * SAMPLE_RATE)])
+        for name, speaker, wave in zip(audio.names, audio.speakers, audio.waves, strict=True)
     ]
+
+
+def check_unused(folder: Path) -> None:
+    """Raise `UserError` for a folder with sounds in it, among which new ones would be lost."""
+    if any(folder.glob("*.wav")):
+        raise UserError(f"{folder} has sounds in it already: name another --out, or remove it.")
+
+
+def _without_ending(name: str) -> str:
+    return name.rsplit(".", 1)[0] if Path(name).suffix.lower() in SUFFIXES else name
+
+
+def speaking(samples: range) -> Iterator[int]:
+    """The samples to be drawn, with a progress bar."""
+    return track(samples, "Speaking")
 
 
 def write_sounds(folder: Path, sounds: Sequence[tuple[str, Tensor]]) -> None:

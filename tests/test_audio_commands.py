@@ -71,8 +71,8 @@ def trained(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_can_be_heard_and_seen_in_tensorboard(trained: Path) -> None:
     log = EventAccumulator(str(trained / "vqvae")).Reload()
-    assert set(log.Tags()["audio"]) == {"speech/given", "speech/reconstructed"}
-    assert set(log.Tags()["images"]) == {"speech/given", "speech/reconstructed"}
+    sounds = {"speech/given", "speech/reconstructed", "speech/converted"}
+    assert set(log.Tags()["audio"]) == set(log.Tags()["images"]) == sounds
     assert "speech/bits per sample" in log.Tags()["scalars"]
     assert log.Audio("speech/given")[-1].sample_rate == 16_000
     card = (trained / "model" / "README.md").read_text()
@@ -122,26 +122,29 @@ def test_mistakes_are_named_in_a_sentence(
     trained: Path, speech: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, data = ["--model", trained / "model"], ["--data", speech]
+    heard = trained / "heard"
+    heard.mkdir()
+    (heard / "mine.wav").write_bytes(b"precious")
     mistakes = [
         (["audio-convert", *model, *data, "--speaker", "eve"], "no speaker eve; the model knows ann, bob"),
         (["audio-sample", *model, "--speaker", "cy"], "no speaker cy; the model knows ann, bob"),
         (["audio-convert", *model, *data, "--speaker", "bob", "bob"], "one voice or more, each once"),
         (["audio-convert", *model, *data, "--speaker"], "one voice or more"),
-        (["audio-sample", *model, "--seconds", 0.01], "one code and one speaker at least"),
         (["audio-sample", *model, "--seconds", "nan"], "--seconds is from one sample"),
         (["audio-sample", *model, "--seed", 2**64], "--seed is from 0 to"),
         (["audio-sample", *model, "--temperature", 1e-9], "temperature is 0.001 or above, not 1e-09"),
         (["audio-sample", "--model", "dmlab-seekavoid"], "not a model of speech"),
-        (["audio-reconstruct", *model, *data, "--n", 9], "--n is from 1 to 2"),
-        (["audio-reconstruct", *model, *data, "--seconds", 1e-9], "--seconds is from one sample, 6.25e-05, to 600"),
-        (["audio-reconstruct", *model, *data, "--seconds", "inf"], "to 600, not inf"),
+        (["audio-reconstruct", *model, *data, "--n", 0], "--n is 1 or more"),
+        (["audio-sample", *model, "--out", heard], "has sounds in it already"),
+        (["audio-reconstruct", *model, *data, "--seconds", 1e-9], "--seconds is from one sample, 6.25e-05, to 60"),
+        (["audio-reconstruct", *model, *data, "--seconds", "inf"], "to 60, not inf"),
         (["audio-reconstruct", *model, "--data", speech / "none"], "There is no folder"),
         (["train-audio", speech, "--out", trained, "--preset", "64x"], "holds a training with preset 25hz"),
         (["train-audio", speech, "--out", trained / "x", "--preset", "25hz", "--heard", 639], "640 samples"),
         (["train-audio", speech, "--out", trained / "x", "--preset", "25hz", "--heard", 10**12], "1048576 at most"),
         (
             ["train-audio", speech, "--out", trained / "x", "--heard", 640, "--spoken", 641],
-            "Of 640 samples heard, 1 to",
+            "--spoken is 1 to --heard, 640, not 641",
         ),
         (["train-audio", speech, "--out", trained / "x", "--seed", 2**64], "seed is from 0 to 4294967295"),
         (["audio-phonemes", *model, "--data", speech / "none"], "There is no folder"),
@@ -161,5 +164,5 @@ def test_utterances_shorter_than_a_latent_are_named(
         write_wav(tmp_path / "data" / "ann" / name, torch.zeros(length), 16_000)
     argv = ["train-audio", tmp_path / "data", "--preset", "25hz", "--out", tmp_path / "run", "--device", "cpu"]
     assert run(monkeypatch, *argv, *TINY_TRAINING) == 2
-    assert "c.wav is too short" in capsys.readouterr().err
+    assert "Too short: ann/c.wav" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()  # or a training of what is long enough could not begin there

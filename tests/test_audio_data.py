@@ -302,13 +302,11 @@ def test_what_is_asked_for_and_not_there_is_said(tmp_path: Path, monkeypatch: py
     for name, length in (("ann", 320), ("bob", 319)):
         write(tmp_path / name / "a.wav", np.zeros(length))
     audio = load_audio(str(tmp_path))
-    assert (len(audio), audio.speaker("ann"), audio.speaker("bob")) == (2, 0, 1)
-    with pytest.raises(UserError, match="no speaker eve: there are ann, bob"):
-        audio.speaker("eve")
+    assert (len(audio), audio.speaker_names) == (2, ("ann", "bob"))
     audio.check_length(319)
-    with pytest.raises(UserError, match="bob/a.wav is too short: 319 samples at 16000 Hz, .* latent of 320"):
+    with pytest.raises(UserError, match="Too short: bob/a.wav; the model makes one latent of 320 samples at 16000 Hz"):
         audio.check_length(320)
-    with pytest.raises(UserError, match="has no test utterances: some speaker has to have two"):
+    with pytest.raises(UserError, match="has no test utterances: some speaker has to have two, or take another split"):
         load_audio(str(tmp_path), "test")
     for rate in (0, 999, 400_001):
         with pytest.raises(UserError, match=f"1000 to 400000 Hz, not {rate}"):
@@ -316,3 +314,31 @@ def test_what_is_asked_for_and_not_there_is_said(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(UserError, match="soundfile is not installed; it comes with the extra .audio."):
         load_audio(str(tmp_path))
+
+
+def test_what_a_speakers_folders_hold_is_all_heard_but_for_a_second_microphone(tmp_path: Path) -> None:
+    for name in ("ann/a.wav", "ann/later/b.wav", "ann/later/c_mic1.flac", "ann/later/c_mic2.flac", "bob/d_mic2.wav"):
+        write(tmp_path / name, np.zeros(320))
+    write(tmp_path / "bob" / "e.wav", np.zeros(320))
+    names = {name for split in ("train", "test") for name in load_audio(str(tmp_path), split).names}
+    assert names == {"ann/a.wav", "ann/later/b.wav", "ann/later/c_mic1.flac", "bob/e.wav"}
+
+
+@pytest.mark.parametrize("stray", ["a.wav", "ann/one/two/a.flac", "bob/one/two/three/a.wav"])
+def test_recordings_that_nobody_is_known_to_have_made_are_named(stray: str, tmp_path: Path) -> None:
+    for name in ("ann/a.wav", "bob/a.wav", stray):
+        write(tmp_path / name, np.zeros(320))
+    with pytest.raises(UserError, match=f"{stray} lies where nobody says who speaks"):
+        load_audio(str(tmp_path))
+
+
+def test_of_many_utterances_some_are_read_spread_evenly_and_the_reading_shown(tmp_path: Path) -> None:
+    for speaker in ("ann", "bob"):
+        for i in range(4):
+            write(tmp_path / speaker / f"{i}.wav", np.zeros(320 + i))
+    whole, shown = load_audio(str(tmp_path)), []
+    part = load_audio(str(tmp_path), most=3, progress=lambda reading: (shown.append(1) or one for one in reading))
+    assert part.names == whole.names[::2] == ("ann/0.wav", "ann/3.wav", "bob/2.wav")
+    assert (part.speaker_names, part.speakers.tolist()) == (("ann", "bob"), [0, 0, 1])
+    assert len(shown) == 3
+    assert load_audio(str(tmp_path), most=99).names == whole.names

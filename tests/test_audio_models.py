@@ -11,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE
+from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.audio_evaluation import decoder_bits, prior_bits
 from worldmodel.audio_model import AudioModel, AudioModelConfig
+from worldmodel.audio_objectives import SpeechCodesObjective
+from worldmodel.audio_recipe import prior_config
 from worldmodel.errors import UserError
 from worldmodel.mel import mel_filters
 from worldmodel.mu_law import mu_law, wave_of
 from worldmodel.sounds import spectrogram
-from worldmodel.wavenet import WaveNetConfig
+from worldmodel.wavenet import WaveNet, WaveNetConfig
 
 TINY = AudioConfig(
     (2, 2, 2), num_codes=8, code_dim=4, width=8, blocks=1, decoder_width=8, decoder_skip=8, decoder_layers=3, hop=4,
@@ -165,7 +167,8 @@ def test_latents_matter_where_the_past_does_not_tell() -> None:
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-    bits = decoder_bits(model.eval(), Audio(list(waves), speakers, ("ann",), tuple("abcdefgh"), None, 16_000))
+    audio = Audio(list(waves), speakers, ("ann",), tuple("abcdefgh"), None, 16_000)
+    bits = decoder_bits(model.eval(), audio, encode_waves(model, audio.waves))
     assert bits["true"] < bits["none"] - 0.05
     assert bits["true"] < bits["shuffled"] - 0.1
 
@@ -213,6 +216,28 @@ def test_codes_are_the_same_in_training_and_in_use(config: AudioConfig) -> None:
     waves, speakers = torch.rand(2, 3_200) * 0.2 - 0.1, torch.tensor([0, 1])
     assert torch.equal(model.encode(waves), model(mu_law(waves), speakers).codes)
     assert torch.equal(model.encode(waves), model.encode(wave_of(mu_law(waves))))
+
+
+@pytest.mark.parametrize("config", [TINY, MEL])
+def test_the_prior_learns_the_codes_of_whole_utterances(config: AudioConfig) -> None:
+    """What a crop would sound like by itself is not what it is in its utterance: spectra are relative to all of it."""
+    model = tiny_model(config).vqvae
+    waves = [torch.rand(n) * loud * 2 - loud for n, loud in ((9_000, 0.1), (700, 0.5))]
+    audio = Audio(waves, torch.tensor([0, 1]), ("ann", "bob"), ("a", "b"), None, 16_000)
+    own = [codes.tolist() for codes in encode_waves(model, waves)]
+    objective = SpeechCodesObjective(WaveNet(WaveNetConfig(config.num_codes, layers=2)), model, audio, 16)
+    batch = objective.dataset.batch(0, 20)
+    for codes, speaker in zip(batch["classes"].tolist(), batch["speakers"].tolist(), strict=True):
+        said = str((own[speaker] * 16)[: max(len(own[speaker]), 16)])[1:-1]
+        assert str(codes)[1:-1] in said
+    assert objective.loss(batch)[0].isfinite()
+
+
+@pytest.mark.parametrize("crop", [1, 2, 64, 320, 640])
+def test_the_prior_sees_no_more_than_it_learns_from(crop: int) -> None:
+    config = prior_config(TINY, crop)
+    assert config.receptive_field <= max(crop, 3)
+    assert dataclasses.replace(config, layers=config.layers + 1).receptive_field > crop
 
 
 @pytest.mark.parametrize("config", [TINY, MEL])

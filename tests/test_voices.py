@@ -1,5 +1,6 @@
 """Who speaks, and how far one recording is from another."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worldmodel.audio import AudioConfig
+from worldmodel.audio import AudioConfig, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.audio_evaluation import evaluate_spoken
 from worldmodel.audio_model import AudioModel, AudioModelConfig
+from worldmodel.errors import UserError
+from worldmodel.phonemes import phonemes_of_codes
 from worldmodel.voices import VoiceClassifier, mel_cepstral_distance
 from worldmodel.wavenet import WaveNetConfig
 
@@ -64,6 +67,37 @@ def test_converted_speech_is_heard_as_the_new_speakers_and_reconstructed_speech_
     monkeypatch.setattr(model, "convert", lambda given, whose: speak(given, torch.cat([speakers, speakers])))
     said = evaluate_spoken(model, audio, audio, n=9, seconds=2.0)
     assert (said["speaker"]["converted"], said["speaker"]["unconverted"]) == (0, 1)
+    # Those who say the very same, and those who say what another said.
+    monkeypatch.setattr(model, "convert", lambda given, whose: [*given[:9], *given[1:9], given[0]])
+    said = evaluate_spoken(model, audio, audio, n=9, seconds=2.0)
+    codes = encode_waves(model.vqvae, waves)
+    same = torch.cat([one == other for one, other in zip(codes, codes[1:] + codes[:1], strict=True)])
+    names = phonemes_of_codes(model.vqvae, audio)
+    alike = torch.tensor([[one == other for one in names] for other in names])  # [K, K]
+    one, other = torch.cat(codes), torch.cat(codes[1:] + codes[:1])
+    for part, shares in (("reconstructed", (1, 1)), ("converted", (same, alike[one, other])), ("mismatched", None)):
+        expected = [float(torch.as_tensor(share).double().mean()) for share in shares or (same, alike[one, other])]
+        assert [said["same_codes"][part], said["same_phonemes"][part]] == pytest.approx(expected)
+    assert 0 < said["same_codes"]["mismatched"] < 1
+    with pytest.raises(UserError, match="of other speakers than the model's"):
+        evaluate_spoken(model, dataclasses.replace(audio, speaker_names=("ann", "bob", "eve")), audio)
+
+
+def test_directions_in_which_no_voice_varies_tell_voices_apart() -> None:
+    """Loud formants wander; a faint one, high up, does not: discriminant analysis weighs it by how little it varies."""
+
+    def speak(speaker: int, seed: int) -> Tensor:
+        rng = np.random.default_rng((speaker, seed))
+        spectrum = np.fft.rfft(rng.normal(0, 0.1, 48_000))
+        frequency = np.fft.rfftfreq(48_000, 1 / 16_000)
+        wandering = np.exp(rng.normal(0, 2) * np.cos(frequency / 8_000 * np.pi * 3))
+        own = np.exp((0.4 if speaker else -0.4) * np.cos(frequency / 8_000 * np.pi * 14))
+        return torch.from_numpy(np.fft.irfft(spectrum * wandering * own, 48_000)).float() * 0.1
+
+    speakers = torch.arange(2).repeat(20)
+    classifier = VoiceClassifier([speak(int(s), i) for i, s in enumerate(speakers)], speakers, 16_000)
+    heard = [classifier(speak(s, 100 + i)) == s for s in range(2) for i in range(20)]
+    assert sum(heard) >= 38
 
 
 @given(st.integers(0, 10**6), st.floats(0.3, 1.0))

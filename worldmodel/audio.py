@@ -1,7 +1,7 @@
 """The VQ-VAE of speech (§4.3): a wave as a sequence of discrete codes, and back by a WaveNet that knows who speaks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -148,11 +148,17 @@ class AudioVQVAE(nn.Module):
 
     @torch.no_grad()
     def decode(
-        self, codes: Sequence[Tensor], speakers: Tensor, uniforms: Sequence[Tensor], *, temperature: float = 1.0
+        self,
+        codes: Sequence[Tensor],
+        speakers: Tensor,
+        uniforms: Sequence[Tensor],
+        *,
+        temperature: float = 1.0,
+        progress: Callable[[range], Iterable[int]] = iter,
     ) -> list[Tensor]:
         """B waves, float32 [T] each, of codes, int64 [L] each, drawn side by side by uniforms, float [T] in [0, 1).
 
-        But for rounding, a wave is what it would be alone.
+        But for rounding, a wave is what it would be alone. `progress` goes through the samples of the longest.
 
         Raises `UserError` unless there are as many codes, ceil(T / stride), as the uniforms ask for.
         """
@@ -168,7 +174,7 @@ class AudioVQVAE(nn.Module):
         local = pad_sequence([own[0].T for own, _ in given], batch_first=True).transpose(1, 2)  # [B, width, columns]
         vector = torch.cat([own for _, own in given])  # [B, width]
         padded = pad_sequence(list(uniforms), batch_first=True)  # [B, T of the longest]
-        classes, _ = self.decoder.sample(padded, local=local, vector=vector, temperature=temperature)
+        classes, _ = self.decoder.sample(padded, local=local, vector=vector, temperature=temperature, progress=progress)
         return [wave_of(row[:length]) for row, length in zip(classes, lengths, strict=True)]
 
     @property
@@ -195,6 +201,13 @@ class AudioVQVAE(nn.Module):
         """The decoder's conditions: [B, width, ceil(T / hop)] and [B, width]."""
         vector = self.speaker(speakers)
         return self.condition(vectors, vector)[:, :, : -(-length // self.config.hop)], vector
+
+
+@torch.no_grad()
+def encode_waves(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> list[Tensor]:
+    """Codes, int64 [ceil(T / stride)] each, of waves, float [T] each, one by one: whole, as they differ in length."""
+    device = next(vqvae.parameters()).device
+    return [vqvae.encode(wave[None].to(device))[0].cpu() for wave in waves]
 
 
 class _Encoder(nn.Module):

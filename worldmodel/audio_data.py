@@ -12,7 +12,7 @@ It is whatever lies in a folder, one of
 
 - a folder of recordings by speaker:
 
-      SPEAKER/*.wav                                or *.flac
+      SPEAKER/*.wav                                or *.flac, and SPEAKER/*/*.wav
 
 - recordings with phoneme times:
 
@@ -28,8 +28,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,7 @@ the third speaker, the ninth, ... are in neither: all that they say is "new-spea
 """
 
 Phone = tuple[int, int, str]  # first sample, the one behind the last, name
+Read = tuple[Tensor, list[Phone] | None]  # a wave, float32 [n], and its phones
 
 SUFFIXES = {".flac", ".wav"}
 RATES = range(1_000, 400_001)  # Hz: outside, a header is damaged, and the filter that resamples would fill the memory
@@ -60,7 +61,7 @@ class Audio:
 
     waves: N tensors float32 [n], in [-1, 1]; n differs, and is 1 at least.
     speakers: int64 [N], who speaks, an index into `speaker_names`.
-    names: of the utterances: where each is in the folder, or what the manifest calls it.
+    names: of the utterances: where each is in the folder of the speakers, or what the manifest calls it.
     phones: of each utterance what is said when, in samples, without gaps from 0 to n; None where that is not known.
     sample_rate: in Hz.
     """
@@ -75,20 +76,15 @@ class Audio:
     def __len__(self) -> int:
         return len(self.waves)
 
-    def speaker(self, name: str) -> int:
-        """The number of a speaker. Raises `UserError` when there is none of this name."""
-        if name not in self.speaker_names:
-            raise UserError(f"There is no speaker {name}: there are {', '.join(self.speaker_names)}.")
-        return self.speaker_names.index(name)
-
     def check_length(self, samples: int) -> None:
-        """Raise `UserError` when an utterance is shorter than `samples`, such as those of one latent."""
-        for name, wave in zip(self.names, self.waves, strict=True):
-            if len(wave) < samples:
-                raise UserError(
-                    f"{name} is too short: {len(wave)} samples at {self.sample_rate} Hz, where the model makes one "
-                    f"latent of {samples}; leave it out."
-                )
+        """Raise `UserError` when utterances are shorter than `samples`, such as those of one latent."""
+        short = [name for name, wave in zip(self.names, self.waves, strict=True) if len(wave) < samples]
+        if short:
+            more = f", and {len(short) - 5} others" if len(short) > 5 else ""
+            raise UserError(
+                f"Too short: {', '.join(short[:5])}{more}; the model makes one latent of {samples} samples at "
+                f"{self.sample_rate} Hz; leave out what has fewer."
+            )
 
 
 @dataclass(frozen=True)
@@ -101,10 +97,19 @@ class _Utterance:
     phones: list[Phone] | None = None
 
 
-def load_audio(address: str, split: Split = "train", sample_rate: int = 16_000) -> Audio:
-    """The utterances in the folder `address`, as described above, all in memory, at `sample_rate` Hz.
+def load_audio(
+    address: str,
+    split: Split = "train",
+    sample_rate: int = 16_000,
+    *,
+    most: int | None = None,
+    progress: Callable[[list[Future[Read]]], Iterable[Future[Read]]] = iter,
+) -> Audio:
+    """The utterances in the folder `address`, as described above, in memory, at `sample_rate` Hz.
 
     Channels are averaged. "train" and "test" have the same speakers, with the same numbers; "new-speakers" has its own.
+    Of more than `most`, so many are read, spread evenly over all. `progress` goes through what is being read, and may
+    show how far it is.
 
     Raises `UserError` when there are no such utterances, when any of them cannot be read or is empty, and when
     soundfile or scipy (the extra [audio]) is not installed.
@@ -115,8 +120,12 @@ def load_audio(address: str, split: Split = "train", sample_rate: int = 16_000) 
     if not folder.is_dir():
         raise UserError(f"There is no folder {address}.")
     chosen, speakers = _choose(folder, _find(folder), split)
+    if most is not None:
+        n = min(most, len(chosen))
+        chosen = [chosen[i * len(chosen) // n] for i in range(n)]
     with ThreadPoolExecutor() as pool:  # decoding and resampling hold Python's lock only briefly
-        read = list(pool.map(lambda utterance: _read(utterance, sample_rate), chosen))
+        reading = [pool.submit(_read, utterance, sample_rate) for utterance in chosen]
+        read = [part.result() for part in progress(reading)]
     phones = [p for _, p in read if p is not None]
     return Audio(
         waves=[wave for wave, _ in read],
@@ -143,7 +152,7 @@ def _choose(folder: Path, utterances: list[_Utterance], split: Split) -> tuple[l
         own = [utterance for utterance in utterances if utterance.speaker == name]
         chosen += [utterance for i, utterance in enumerate(own) if (i % 10 == 1) == (split == "test")]
     if not chosen:
-        raise UserError(f"{folder} has no {split} utterances: some speaker has to have two.")
+        raise UserError(f"{folder} has no {split} utterances: some speaker has to have two, or take another split.")
     return chosen, speakers
 
 
@@ -151,17 +160,17 @@ def _find(folder: Path) -> list[_Utterance]:
     """All utterances in a folder, of each speaker in the order of their names."""
     if (folder / "manifest.json").exists():
         return _manifest(folder)
-    if (folder / "wav48_silence_trimmed").is_dir():
-        return _by_speaker(folder / "wav48_silence_trimmed", lambda place: _recordings(place, "*_mic1.flac"))
-    if (folder / "wav48").is_dir():
-        return _by_speaker(folder / "wav48", _recordings)
-    return _by_speaker(
-        folder, lambda place: _recordings(place) or [path for part in _folders(place) for path in _recordings(part)]
-    )
+    for part in ("wav48_silence_trimmed", "wav48"):
+        if (folder / part).is_dir():
+            return _by_speaker(folder / part)
+    return _by_speaker(folder)
 
 
-def _by_speaker(folder: Path, recordings: Callable[[Path], list[Path]]) -> list[_Utterance]:
-    paths = {place: recordings(place) for place in _folders(folder)}
+def _by_speaker(folder: Path) -> list[_Utterance]:
+    """Utterances in folders of the speakers, or in folders in those."""
+    paths = {
+        place: [path for part in (place, *_folders(place)) for path in _recordings(part)] for place in _folders(folder)
+    }
     if not any(paths.values()):
         raise UserError(
             f"{folder} has no audio of a known kind: VCTK, a subset of LibriSpeech, a folder of *.flac or *.wav a "
@@ -170,6 +179,9 @@ def _by_speaker(folder: Path, recordings: Callable[[Path], list[Path]]) -> list[
     for place in paths:
         if not paths[place]:
             raise UserError(f"{place} has no audio (*.flac, *.wav): add some, or remove the speaker.")
+    stray = [*_recordings(folder), *(path for place in paths for path in place.glob("*/*/**/*") if _is_recording(path))]
+    if stray:
+        raise UserError(f"{stray[0]} lies where nobody says who speaks: recordings are in a folder a speaker.")
     return [
         _Utterance(path.relative_to(folder).as_posix(), place.name, path) for place in paths for path in paths[place]
     ]
@@ -211,8 +223,8 @@ def _item(folder: Path, item: Any) -> _Utterance:
     return _Utterance(name, speaker, folder / file, offset, samples, phones)
 
 
-def _read(utterance: _Utterance, sample_rate: int) -> tuple[Tensor, list[Phone] | None]:
-    """An utterance at `sample_rate`: its wave, float32 [n], and its phones."""
+def _read(utterance: _Utterance, sample_rate: int) -> Read:
+    """An utterance at `sample_rate`."""
     soundfile, signal = require("soundfile", "audio"), require("scipy.signal", "audio")
     path, offset, samples = utterance.path, utterance.offset, utterance.samples
     try:
@@ -255,7 +267,10 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _recordings(folder: Path, pattern: str = "*") -> list[Path]:
-    """The audio files in a folder, in the order of their names."""
-    paths = folder.glob(pattern)
-    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+def _recordings(folder: Path) -> list[Path]:
+    """The audio files in a folder, in the order of their names, but for those of VCTK's second microphone."""
+    return sorted(path for path in folder.iterdir() if _is_recording(path) and not path.stem.endswith("_mic2"))
+
+
+def _is_recording(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

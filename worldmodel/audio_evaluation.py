@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldmodel.audio import AudioVQVAE
+from worldmodel.audio import AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel
-from worldmodel.errors import UserError
 from worldmodel.mu_law import mu_law
-from worldmodel.phonemes import encode_wave, most_frequent_phonemes, phoneme_names, phonemes_said
+from worldmodel.phonemes import phonemes_of_codes
 from worldmodel.quantizer import perplexity
 from worldmodel.voices import VoiceClassifier, mel_cepstral_distance
 from worldmodel.wavenet import WaveNet
@@ -23,17 +22,17 @@ Result = dict[str, Any]
 def evaluate_audio(model: AudioModel, test: Audio, training: Audio) -> Result:
     """What is said of a model of speech, on utterances of `test`.
 
-    `decoder_bits`, `prior_bits` in stretches of the 40,960 samples that it is trained on, and the codes' perplexity.
+    `decoder_bits`, `prior_bits` in stretches of the 40,960 samples that it has learned from, unless told otherwise, and
+    the codes' perplexity.
 
     Raises `UserError` for utterances of other speakers than the model's.
     """
-    if test.speaker_names != model.config.speakers:
-        raise UserError("The utterances are of other speakers than the model's: measure it on what it was trained for.")
+    model.check_speakers(test)
     config = model.config.audio
-    codes, known = ([encode_wave(model.vqvae, wave) for wave in audio.waves] for audio in (test, training))
+    codes, known = (encode_waves(model.vqvae, audio.waves) for audio in (test, training))
     return {
         "codes": config.num_codes,
-        "bits_per_sample": decoder_bits(model.vqvae, test),
+        "bits_per_sample": decoder_bits(model.vqvae, test, codes),
         "bits_per_code": prior_bits(model.prior, codes, known, 40_960 // config.stride),
         "perplexity": float(perplexity(torch.cat(codes), config.num_codes)),
     }
@@ -51,15 +50,13 @@ def evaluate_spoken(model: AudioModel, test: Audio, training: Audio, *, n: int =
     - speaker: share that a classifier of recorded voices gives to whom it should be: "real", the recordings
       themselves; "reconstructed"; "converted", to the new speaker; "unconverted", still to the old one; "chance".
 
-    Raises `UserError` where it is not known what is said when.
+    Raises `UserError` for utterances of other speakers than the model's, and where it is not known what is said when.
     """
+    model.check_speakers(test)
     n = min(n, len(test))
     vqvae, rate, config = model.vqvae, test.sample_rate, model.config.audio
-    names = phoneme_names(training)
-    known = torch.cat([encode_wave(vqvae, wave) for wave in training.waves])
-    phoneme = most_frequent_phonemes(
-        known, phonemes_said(training, config.stride, names), config.num_codes, len(names)
-    )  # [K]
+    names = phonemes_of_codes(vqvae, training)
+    phoneme = torch.tensor([names.index(name) for name in names])  # [K]: equal where the phonemes are
     chosen = [i * len(test) // n for i in range(n)]
     waves = [test.waves[i][: round(seconds * rate)] for i in chosen]
     own = test.speakers[chosen]
@@ -73,7 +70,7 @@ def evaluate_spoken(model: AudioModel, test: Audio, training: Audio, *, n: int =
         distances, same_codes, same_phonemes = [], [], []
         for wave, again in zip(waves, part, strict=True):
             length = min(len(wave), len(again))
-            before, after = (encode_wave(vqvae, w[:length]) for w in (wave, again))
+            before, after = encode_waves(vqvae, [wave[:length], again[:length]])
             distances.append(mel_cepstral_distance(wave[:length], again[:length], rate))
             same_codes.append(before == after)
             same_phonemes.append(phoneme[before] == phoneme[after])
@@ -91,16 +88,15 @@ def evaluate_spoken(model: AudioModel, test: Audio, training: Audio, *, n: int =
 
 
 @torch.no_grad()
-def decoder_bits(vqvae: AudioVQVAE, audio: Audio) -> dict[str, float]:
-    """Bits a sample that the decoder needs for each utterance's speaker and one of
+def decoder_bits(vqvae: AudioVQVAE, audio: Audio, codes: list[Tensor]) -> dict[str, float]:
+    """Bits a sample that the decoder needs, given each utterance's speaker and, of the `codes` of all, one of
 
     - true: the utterance's own latents.
     - shuffled: those of the next utterance, again from its beginning where it is shorter.
     - none: the average of all latents, throughout.
     """
     device = next(vqvae.parameters()).device
-    codes = [encode_wave(vqvae, wave) for wave in audio.waves]
-    next_ones = codes[1:] + codes[:1]
+    next_ones = [*codes[1:], codes[0]]
     others = [other.repeat(-(-len(own) // len(other)))[: len(own)] for own, other in zip(codes, next_ones, strict=True)]
     average = vqvae.quantizer.lookup(torch.cat(codes)[None].to(device)).mean(2, keepdim=True)  # [1, D, 1]
     nats = {"true": 0.0, "shuffled": 0.0, "none": 0.0}

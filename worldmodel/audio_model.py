@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,7 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from worldmodel.audio import AudioConfig, AudioVQVAE
+from worldmodel.audio import AudioConfig, AudioVQVAE, encode_waves
+from worldmodel.audio_data import Audio
 from worldmodel.errors import UserError
 from worldmodel.files import new_folder
 from worldmodel.folders import find_model, read_model, with_tuples, write_model
@@ -36,7 +37,7 @@ class AudioModel(nn.Module):
     """Codes come of speech or are drawn by the prior; the VQ-VAE speaks them in the voice that it is asked for.
 
     Speakers are int64 [N], numbers of names in the config; waves come back in the CPU's memory. The seed
-    settles all draws.
+    settles all draws; `progress` goes through the samples of the longest wave, and may show how far it is.
     """
 
     def __init__(self, config: AudioModelConfig) -> None:
@@ -46,7 +47,15 @@ class AudioModel(nn.Module):
         self.prior = WaveNet(config.prior)
 
     @torch.no_grad()
-    def sample(self, codes: int, speakers: Tensor, *, seed: int = 0, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self,
+        codes: int,
+        speakers: Tensor,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        progress: Callable[[range], Iterable[int]] = iter,
+    ) -> Tensor:
         """New speech, a wave a speaker, float32 [N, codes * stride]: `codes` codes drawn by the prior, then the wave.
 
         Raises `UserError` for fewer than one code or speaker, and for a temperature out of range (see `WaveNet`).
@@ -57,12 +66,20 @@ class AudioModel(nn.Module):
         drawn = [(row[:codes], row[codes:]) for row in self._uniforms(seed, [codes * (1 + stride)] * len(speakers))]
         new, _ = self.prior.sample(torch.stack([of_codes for of_codes, _ in drawn]), temperature=temperature)
         of_samples = [row for _, row in drawn]
-        spoken = self.vqvae.decode(list(new), speakers.to(self._device), of_samples, temperature=temperature)
+        spoken = self.vqvae.decode(
+            list(new), speakers.to(self._device), of_samples, temperature=temperature, progress=progress
+        )
         return torch.stack(spoken).cpu()
 
     @torch.no_grad()
     def convert(
-        self, waves: Sequence[Tensor], speakers: Tensor, *, seed: int = 0, temperature: float = 1.0
+        self,
+        waves: Sequence[Tensor],
+        speakers: Tensor,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        progress: Callable[[range], Iterable[int]] = iter,
     ) -> list[Tensor]:
         """What N waves say, float [T] each, in the voices of N speakers; by their own speakers, reconstructions.
 
@@ -73,9 +90,11 @@ class AudioModel(nn.Module):
         """
         if not waves or min(len(wave) for wave in waves) < 1:
             raise UserError("There is nothing to say again: no wave, or one that has not one sample.")
-        codes = [self.vqvae.encode(wave[None].to(self._device))[0] for wave in waves]
+        codes = [own.to(self._device) for own in encode_waves(self.vqvae, waves)]
         uniforms = self._uniforms(seed, [len(wave) for wave in waves])
-        spoken = self.vqvae.decode(codes, speakers.to(self._device), uniforms, temperature=temperature)
+        spoken = self.vqvae.decode(
+            codes, speakers.to(self._device), uniforms, temperature=temperature, progress=progress
+        )
         return [wave.cpu() for wave in spoken]
 
     def speaker(self, name: str) -> int:
@@ -83,6 +102,13 @@ class AudioModel(nn.Module):
         if name not in self.config.speakers:
             raise UserError(f"There is no speaker {name}; the model knows {', '.join(self.config.speakers)}.")
         return self.config.speakers.index(name)
+
+    def check_speakers(self, audio: Audio) -> None:
+        """Raise `UserError` for utterances of other speakers than those that the decoder knows apart."""
+        if audio.speaker_names != self.config.speakers:
+            raise UserError(
+                "The utterances are of other speakers than the model's: measure it on what it was trained for."
+            )
 
     def _uniforms(self, seed: int, lengths: Sequence[int]) -> list[Tensor]:
         """Numbers in [0, 1), float [n] for each length n, that depend on the seed and the place in the list alone."""

@@ -5,12 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from worldmodel.audio import SAMPLE_RATE, AudioVQVAE
+from worldmodel.audio import SAMPLE_RATE, AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.crops import Crops
-from worldmodel.mu_law import wave_of
+from worldmodel.mu_law import mu_law, wave_of
 from worldmodel.quantizer import perplexity
-from worldmodel.sounds import spectrogram
 from worldmodel.step import Batch
 from worldmodel.wavenet import WaveNet
 
@@ -24,7 +23,7 @@ class AudioObjective:
     def __init__(self, model: AudioVQVAE, audio: Audio, heard: int, spoken: int, *, seed: int = 0) -> None:
         """`heard`, `spoken`: in samples, the latter no more than the former."""
         self.model, self.spoken = model, spoken
-        self.dataset = Crops(audio, heard, seed=seed)
+        self.dataset = Crops([mu_law(wave) for wave in audio.waves], audio.speakers, heard, seed=seed)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         out = self.model(batch["classes"], batch["speakers"], self.spoken)
@@ -34,15 +33,17 @@ class AudioObjective:
 
     @torch.no_grad()
     def sounds(self) -> dict[str, Tensor]:
+        """A crop, its reconstruction, and the same in the next speaker's voice."""
         device = next(self.model.parameters()).device
         classes, speakers = (field.to(device) for field in self.dataset.batch(0, 1).values())
         given = wave_of(classes)
         uniforms = torch.rand(given.shape, generator=torch.Generator().manual_seed(0)).to(device)
-        (decoded,) = self.model.decode(list(self.model.encode(given)), speakers, list(uniforms))
-        return {"given": given[0].cpu(), "reconstructed": decoded.cpu()}
+        voices = torch.cat([speakers, (speakers + 1) % self.model.config.speakers])
+        reconstructed, converted = self.model.decode(list(self.model.encode(given)) * 2, voices, list(uniforms) * 2)
+        return {"given": given[0].cpu(), "reconstructed": reconstructed.cpu(), "converted": converted.cpu()}
 
     def pictures(self) -> dict[str, Tensor]:
-        return {name: spectrogram(wave) for name, wave in self.sounds().items()}
+        return {}  # but those of the sounds
 
     def trouble(self) -> str | None:
         if self.model.usage < 0.2:
@@ -51,18 +52,17 @@ class AudioObjective:
 
 
 class SpeechCodesObjective:
-    """-log p of a WaveNet on the codes that a finished VQ-VAE gives random crops of speech."""
+    """-log p of a WaveNet on random crops of the codes that a finished VQ-VAE gives utterances."""
 
     name = "prior"
 
     def __init__(self, model: WaveNet, vqvae: AudioVQVAE, audio: Audio, crop: int, *, seed: int = 0) -> None:
-        """`crop`: in samples."""
-        self.model, self.vqvae = model, vqvae
-        self.dataset = Crops(audio, crop, seed=seed)
+        """`crop`: in codes."""
+        self.model = model
+        self.dataset = Crops(encode_waves(vqvae, audio.waves), audio.speakers, crop, seed=seed)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.autocast(batch["classes"].device.type, enabled=False):  # or some codes would be others
-            codes = self.vqvae.encode(wave_of(batch["classes"]))
+        codes = batch["classes"]
         nats = -self.model.log_prob(codes).mean() / codes.shape[1]
         return nats, {"bits per code": nats / math.log(2)}
 

@@ -1,6 +1,7 @@
 """From recorded speech to a model of it: the VQ-VAE, then the prior over its codes."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,7 +53,7 @@ class AudioRecipe:
         if not least <= min(self.heard, self.prior_crop) <= max(self.heard, self.prior_crop) <= LONGEST_CROP:
             raise UserError(f"A crop has the {least} samples of one latent at least, and {LONGEST_CROP} at most.")
         if not 1 <= self.spoken <= self.heard:
-            raise UserError(f"Of {self.heard} samples heard, 1 to all are spoken, not {self.spoken}.")
+            raise UserError(f"--spoken is 1 to --heard, {self.heard}, not {self.spoken}.")
 
 
 def learn_audio(audio: Audio, recipe: AudioRecipe, folder: Path, device: str) -> AudioModel:
@@ -64,13 +65,15 @@ def learn_audio(audio: Audio, recipe: AudioRecipe, folder: Path, device: str) ->
     schedule = FitConfig(recipe.steps, recipe.batch, recipe.lr, recipe.seed, pictures_every=SOUNDS_EVERY)
     fit(speech, schedule, folder / "vqvae")
     torch.manual_seed(recipe.seed)
-    model = AudioModel(AudioModelConfig(config, prior_config(config), audio.speaker_names)).to(device)
+    crop = recipe.prior_crop // config.stride  # codes
+    model = AudioModel(AudioModelConfig(config, prior_config(config, crop), audio.speaker_names)).to(device)
     model.vqvae = vqvae.bfloat16().float().eval()  # as it will be saved: the prior learns the codes that it will see
-    codes = SpeechCodesObjective(model.prior, model.vqvae, audio, recipe.prior_crop, seed=recipe.seed)
+    codes = SpeechCodesObjective(model.prior, model.vqvae, audio, crop, seed=recipe.seed)
     fit(codes, FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, recipe.seed), folder / "prior")
     return model.bfloat16().float().eval()
 
 
-def prior_config(config: AudioConfig) -> WaveNetConfig:
-    """The shape of the prior over a VQ-VAE's codes: it sees 511 of them, at 128x the four seconds before."""
-    return WaveNetConfig(config.num_codes, width=96, skip=192, stacks=2, layers=8)
+def prior_config(config: AudioConfig, crop: int) -> WaveNetConfig:
+    """The shape of the prior over a VQ-VAE's codes: two stacks that see as much of a crop, in codes, as they can."""
+    layers = max(math.floor(math.log2(crop + 1)) - 1, 1)  # which see 2^(layers + 1) - 1
+    return WaveNetConfig(config.num_codes, width=96, skip=192, stacks=2, layers=layers)

@@ -1,12 +1,12 @@
 """What codes of speech know of phonemes: each stands for the one that it most often coincides with (§4.3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.audio import AudioVQVAE
+from worldmodel.audio import AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.errors import UserError, require
 from worldmodel.mfcc import mfcc
@@ -17,8 +17,8 @@ PASSES = 30  # of k-means over its data
 Shares = dict[str, float | None]
 """Of stretches, 0 to 1: of "all" of them, and of those of "speech", without silence; None of none at all."""
 
-Classify = Callable[[Tensor], Tensor]
-"""A wave, float [n], -> classes of its stretches of `hop` samples, int64 [ceil(n / hop)]."""
+Classify = Callable[[Sequence[Tensor]], list[Tensor]]
+"""Waves, float [n] each, -> classes of their stretches of `hop` samples, int64 [ceil(n / hop)] each."""
 
 
 def evaluate_phonemes(vqvae: AudioVQVAE, training: Audio, held_out: dict[str, Audio]) -> dict[str, dict[str, Shares]]:
@@ -33,17 +33,17 @@ def evaluate_phonemes(vqvae: AudioVQVAE, training: Audio, held_out: dict[str, Au
     hop, k = vqvae.config.stride, vqvae.config.num_codes
     names = phoneme_names(training, *held_out.values())
     ways: dict[str, Classify] = {
-        "codes": lambda wave: encode_wave(vqvae, wave),
+        "codes": lambda waves: encode_waves(vqvae, waves),
         "mfcc_k_means": mfcc_k_means(training, k, hop),
-        "most_frequent": lambda wave: torch.zeros(-(-len(wave) // hop), dtype=torch.int64),
+        "most_frequent": lambda waves: [torch.zeros(-(-len(wave) // hop), dtype=torch.int64) for wave in waves],
     }
     said = {split: phonemes_said(audio, hop, names) for split, audio in [("training", training), *held_out.items()]}
     result: dict[str, dict[str, Shares]] = {}
     for way, classify in ways.items():
-        known = _classes(classify, training)
+        known = torch.cat(classify(training.waves))
         result[way] = {}
         for split, audio in held_out.items():
-            found = _classes(classify, audio)
+            found = torch.cat(classify(audio.waves))
             result[way][split] = {}
             for kind, without in (("all", -1), ("speech", names.index(SILENCE) if SILENCE in names else -1)):
                 fitted, tested = said["training"] != without, said[split] != without
@@ -70,6 +70,14 @@ def phonemes_said(audio: Audio, hop: int, names: tuple[str, ...]) -> Tensor:
     return torch.tensor(said)
 
 
+def phonemes_of_codes(vqvae: AudioVQVAE, training: Audio) -> list[str | None]:
+    """The phoneme that each code stands for, K of them; None for one that never occurs in `training`."""
+    names, codes = phoneme_names(training), torch.cat(encode_waves(vqvae, training.waves))
+    said = phonemes_said(training, vqvae.config.stride, names)
+    most = most_frequent_phonemes(codes, said, vqvae.config.num_codes, len(names))
+    return [None if i < 0 else names[i] for i in most.tolist()]
+
+
 def most_frequent_phonemes(classes: Tensor, said: Tensor, num_classes: int, num_phonemes: int) -> Tensor:
     """The phoneme, int64 [num_classes], that most often coincides with each class, of int64 [N] both; -1 with none."""
     together = torch.bincount(classes * num_phonemes + said, minlength=num_classes * num_phonemes)
@@ -80,8 +88,8 @@ def most_frequent_phonemes(classes: Tensor, said: Tensor, num_classes: int, num_
 def mfcc_k_means(training: Audio, k: int, hop: int) -> Classify:
     """The nearest of `k` centres of MFCCs, which are fitted on all of `training`; of fewer, if it has no more to tell.
 
-    A stretch has the mean of its spectra, one about each 10 ms: like the codes, k-means hears all of it. Of each
-    coefficient its mean over an utterance is taken away, and with it much of the voice and the microphone.
+    A stretch has the mean of its spectra, one about each 10 ms: like the codes, k-means hears all of it. Over an
+    utterance each coefficient has zero mean and unit variance, which takes away much of the voice and the microphone.
     """
     vq = require("scipy.cluster.vq", "audio")
     most = max(hop * 100 // training.sample_rate, 1)
@@ -90,19 +98,10 @@ def mfcc_k_means(training: Audio, k: int, hop: int) -> Classify:
     def features(wave: Tensor) -> np.ndarray:
         cepstra = mfcc(wave, training.sample_rate, hop // spectra)
         means = torch.stack([part.mean(0) for part in cepstra.split(spectra)])  # [ceil(n / hop), 13]
-        return (means - means.mean(0)).double().numpy()
+        centred = means - means.mean(0)
+        return (centred / (centred.square().mean(0) + 1e-2).sqrt()).double().numpy()
 
     everything = np.concatenate([features(wave) for wave in training.waves])
     k = min(k, len(np.unique(everything, axis=0)))
     centres, _ = vq.kmeans2(everything, k, iter=PASSES, minit="++", rng=np.random.default_rng(0))
-    return lambda wave: torch.from_numpy(vq.vq(features(wave), centres)[0]).long()
-
-
-@torch.no_grad()
-def encode_wave(vqvae: AudioVQVAE, wave: Tensor) -> Tensor:
-    """Codes, int64 [L], of a wave, float [T]."""
-    return vqvae.encode(wave[None].to(next(vqvae.parameters()).device))[0].cpu()
-
-
-def _classes(classify: Classify, audio: Audio) -> Tensor:
-    return torch.cat([classify(wave) for wave in audio.waves])
+    return lambda waves: [torch.from_numpy(vq.vq(features(wave), centres)[0]).long() for wave in waves]

@@ -1,12 +1,28 @@
 """Random rows of tensors in memory."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from worldmodel.errors import UserError
 
 BLOCK = 1024  # items whose rows are drawn together
+
+
+def drawn(
+    seed: int, first: int, size: int, draw: Callable[[np.random.Generator, int], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
+    """Items `first` to `first + size`, [size, ...], of an endless sequence that depends on the seed alone.
+
+    `draw` makes the next n of them from a generator.
+    """
+    blocks = range(first // BLOCK, (first + size - 1) // BLOCK + 1)
+    made = [draw(np.random.default_rng((seed, block)), BLOCK) for block in blocks]
+    return np.concatenate(made)[first % BLOCK :][:size]
 
 
 class RandomRows:
@@ -26,7 +42,5 @@ class RandomRows:
 
     def batch(self, first: int, size: int) -> dict[str, Tensor]:
         """Items `first` to `first + size`, [size, ...] of every field."""
-        blocks = range(first // BLOCK, (first + size - 1) // BLOCK + 1)
-        drawn = [np.random.default_rng((self.seed, block)).integers(self.rows, size=BLOCK) for block in blocks]
-        rows = torch.from_numpy(np.concatenate(drawn)[first % BLOCK :][:size])
+        rows = torch.from_numpy(drawn(self.seed, first, size, lambda rng, n: rng.integers(self.rows, size=n)))
         return {name: values[rows] for name, values in self.fields.items()}

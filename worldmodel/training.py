@@ -19,6 +19,7 @@ from worldmodel.errors import UserError
 from worldmodel.files import read_tensors_and_metadata, write_tensors
 from worldmodel.optimizer import Optimizer
 from worldmodel.progress import training_progress
+from worldmodel.sounds import spectrogram
 from worldmodel.step import Batch, TrainingStep
 
 LOGGED_EVERY = 20  # steps
@@ -69,7 +70,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Audible(Protocol):
-    """An objective that people would rather listen to."""
+    """An objective that people would rather listen to; the spectra of its sounds are logged, too."""
 
     sample_rate: int
 
@@ -79,6 +80,8 @@ class Audible(Protocol):
 
 def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     """Train until `config.steps`, from the checkpoint in `folder` if there is one; all is logged to TensorBoard there.
+
+    From then on the process keeps the memory that it frees (see `keep_freed_memory`).
 
     Returns the steps that the model has had then: more than asked for, if its checkpoint had more.
 
@@ -140,6 +143,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
                 if isinstance(objective, Audible):
                     for name, wave in objective.sounds().items():
                         log.add_audio(f"{objective.name}/{name}", wave, step, objective.sample_rate)
+                        log.add_image(f"{objective.name}/{name}", spectrogram(wave), step, dataformats="HWC")
             if due:
                 save_checkpoint(checkpoint, model, optimizer, step)
                 saved = time.monotonic()

@@ -5,6 +5,7 @@ much of its past as it looks back: one sample costs one column a layer, however 
 """
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -121,11 +122,12 @@ class WaveNet(nn.Module):
         local: Tensor | None = None,
         vector: Tensor | None = None,
         temperature: float = 1.0,
+        progress: Callable[[range], Iterable[int]] = iter,
     ) -> tuple[Tensor, Tensor]:
         """Samples, int64 [B, T], and their log-probability, float [B] in nats, at that temperature.
 
         `uniforms`, float [B, T] in [0, 1), settle the draw: the same numbers, the same samples; but for rounding, a row
-        of a batch is what it would be alone.
+        of a batch is what it would be alone. `progress` goes through the T samples, and may show how far it is.
 
         Raises `UserError` for a temperature below 0.001, which would leave the largest logit alone, or infinite.
         """
@@ -136,7 +138,7 @@ class WaveNet(nn.Module):
         batch, length = uniforms.shape
         condition = self._condition(batch, length, local, vector)
         drawing = _Drawing(self, uniforms, condition, temperature)
-        for t in range(length):
+        for t in progress(range(length)):
             drawing.draw(t)
         return drawing.samples, drawing.probability.log().sum(1)
 
