@@ -1,25 +1,30 @@
-"""How a report names the command that measured it."""
+"""How a report names the command that measured it, and a model card the one that trained it."""
 
 import shlex
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+import tyro
 
 
 def command_line(name: str, args: Any) -> str:
     """`worldmodel NAME` with the arguments, a dataclass, that are not the default; of OUT its last name alone.
 
-    A report travels, and the folder that it was made in does not.
+    Either travels, and the folder that it was made in does not.
     """
     return shlex.join(["worldmodel", name, *_words(args)])
 
 
 def _words(args: Any) -> list[str]:
     words: list[str] = []
+    hints = get_type_hints(type(args), include_extras=True)
     for field in fields(args):
         value = getattr(args, field.name)
         if is_dataclass(value):
             words += _words(value)
+        elif tyro.conf.Positional in get_args(hints[field.name]):
+            words.append(str(value))
         elif value != field.default:
             words.append(f"--{field.name.replace('_', '-')}")
             value = Path(value.name) if field.name == "out" else value

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from scripts.command import command_line
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
@@ -99,14 +99,11 @@ def _card(args: Args, store: EpisodeStore, world: WorldModel) -> str:
     provenance = store.provenance
     settings = ", ".join(f"{k}={v}" for k, v in provenance.get("env_kwargs", {}).items())
     rows, columns = world.code_shape
-    standard = _settings(Args(args.store, args.out))
-    options = {k: v for k, v in _settings(args).items() if v != standard[k]}
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     return f"""# A world model of {" ".join([provenance["env_id"], settings]).strip()}
 
 Learned from {len(store)} episodes ({int(store.lengths.sum())} steps, {provenance["fps"]:g} a second) with
 
-    {shlex.join(["worldmodel", "train", args.store, "--out", str(args.out), *words])}
+    {command_line("train", args)}
 
 - Frames: {" x ".join(map(str, world.frame_shape))}, as {rows} x {columns} codes of {world.num_codes}.
 - Actions: {", ".join(f"{i} {name}" for i, name in enumerate(world.action_meanings))}.

@@ -1,7 +1,6 @@
 """`worldmodel train-audio`: speech -> an audio VQ-VAE and the prior over its codes."""
 
 import dataclasses
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from scripts.command import command_line
 from scripts.settings import write_settings
 from worldmodel.audio import PRESETS, SAMPLE_RATE
 from worldmodel.audio_data import Audio, load_audio
@@ -52,15 +52,12 @@ def main(args: Args) -> None:
 def _card(args: Args, audio: Audio, model: AudioModel) -> str:
     """The model card: what the model has heard, and the command that made it."""
     config = model.config.audio
-    standard = dataclasses.asdict(AudioRecipe())
-    options = {k: v for k, v in dataclasses.asdict(args.recipe).items() if v != standard[k]}
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     minutes = sum(len(wave) for wave in audio.waves) / SAMPLE_RATE / 60
     return f"""# A model of speech
 
 Learned from {minutes:.3g} minutes of {len(audio.speaker_names)} speakers with
 
-    {shlex.join(["worldmodel", "train-audio", args.data, "--out", str(args.out), *words])}
+    {command_line("train-audio", args)}
 
 - Codes: {SAMPLE_RATE / config.stride:g} a second, of {config.num_codes}.
 - Speakers: {", ".join(audio.speaker_names)}.

@@ -1,7 +1,6 @@
 """`worldmodel train-image`: images -> an image VQ-VAE and the prior over its codes."""
 
 import dataclasses
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from scripts.command import command_line
 from scripts.settings import write_settings
 from worldmodel.errors import UserError
 from worldmodel.image import PRESETS
@@ -50,15 +50,12 @@ def main(args: Args) -> None:
 def _card(args: Args, images: Images, model: ImageModel) -> str:
     """The model card: what the model has seen, and the command that made it."""
     config = model.config.image
-    standard = dataclasses.asdict(ImageRecipe())
-    options = {k: v for k, v in dataclasses.asdict(args.recipe).items() if v != standard[k]}
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     shape = " x ".join(map(str, (*config.code_shape, config.maps)))
     return f"""# A model of images
 
 Learned from {len(images)} images with
 
-    {shlex.join(["worldmodel", "train-image", args.data, "--out", str(args.out), *words])}
+    {command_line("train-image", args)}
 
 - Images: {config.image_size[0]} x {config.image_size[1]}, as {shape} codes of {config.num_codes}.
 - Classes: {", ".join(images.classes) or "none"}.
