@@ -16,7 +16,7 @@ class Args:
     """Say utterances again from their codes, in the voice of another speaker."""
 
     model: str
-    """A folder made by `worldmodel train-audio`, or a Hub id."""
+    """A bundled name, a folder made by `worldmodel train-audio`, or a Hub id."""
     data: str
     """Speech of anyone, in any layout that `worldmodel train-audio` reads."""
     speaker: tuple[str, ...]

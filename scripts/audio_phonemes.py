@@ -19,7 +19,7 @@ class Args:
     """Map each code to the phoneme that it most often coincides with, and try the map on held-out utterances."""
 
     model: str
-    """A folder made by `worldmodel train-audio`, or a Hub id."""
+    """A bundled name, a folder made by `worldmodel train-audio`, or a Hub id."""
     data: str
     """The recordings that it was trained on, with a manifest.json that says which phoneme is said when."""
     out: Path = Path("runs/audio-phonemes.json")

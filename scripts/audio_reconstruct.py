@@ -15,7 +15,7 @@ class Args:
     """Say utterances again from their codes, in the voice of whoever said them."""
 
     model: str
-    """A folder made by `worldmodel train-audio`, or a Hub id."""
+    """A bundled name, a folder made by `worldmodel train-audio`, or a Hub id."""
     data: str
     """Speech of the speakers that the model knows, in any layout that `worldmodel train-audio` reads."""
     out: Path = Path("runs/audio-reconstructions")

@@ -15,7 +15,7 @@ class Args:
     """Draw new speech: codes from a model's prior, then a voice for them."""
 
     model: str
-    """A folder made by `worldmodel train-audio`, or a Hub id."""
+    """A bundled name, a folder made by `worldmodel train-audio`, or a Hub id."""
     out: Path = Path("runs/audio-samples")
     """Folder for the wav files, and their spectrograms."""
     speaker: tuple[str, ...] = ()

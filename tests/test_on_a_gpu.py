@@ -76,7 +76,7 @@ def speech() -> Objective:
 
 def speech_codes() -> Objective:
     model = WaveNet(WaveNetConfig(8, width=8, skip=8, layers=2)).cuda()
-    return SpeechCodesObjective(model, AudioVQVAE(SPEECH).cuda().eval(), recordings(), 1_920)
+    return SpeechCodesObjective(model, AudioVQVAE(SPEECH).cuda().eval(), recordings(), 30)
 
 
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
