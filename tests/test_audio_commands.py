@@ -14,19 +14,8 @@ from scripts import cli
 from worldmodel.sounds import write_wav
 
 TINY_TRAINING = [
-    "--steps",
-    "2",
-    "--batch",
-    "2",
-    "--heard",
-    "1280",
-    "--spoken",
-    "640",
-    "--prior-steps",
-    "2",
-    "--prior-batch",
-    "2",
-]
+    "--steps", "2", "--batch", "2", "--heard", "1280", "--spoken", "640", "--prior-steps", "2", "--prior-batch", "2"
+]  # fmt: skip
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
@@ -101,6 +90,8 @@ def test_voices_are_converted_and_speech_is_made_up(
     assert (out / names[1]).read_bytes() != (out / names[2]).read_bytes()
     assert run(monkeypatch, "audio-sample", *model, "--seconds", 0.08, "--out", out / "new") == 0
     assert samples(out / "new" / "01-as-bob.wav") == 1_280
+    assert run(monkeypatch, "audio-sample", *model, "--seconds", 0.01, "--out", out / "short") == 0
+    assert samples(out / "short" / "00-as-ann.wav") == 640  # one latent, the least there is
 
 
 def test_codes_are_mapped_to_phonemes(

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from worldmodel.optimizer import Optimizer
+from worldmodel.precision import multiplies_bfloat16
 from worldmodel.world import fast_layout
 
 
@@ -46,6 +47,23 @@ def test_a_kernel_moves_as_the_matrix_of_its_rows() -> None:
     # PyTorch's own rounds to bfloat16 on its way.
     torch.testing.assert_close(net.conv.weight.detach().flatten(1), matrix, rtol=0, atol=2e-3)
     assert net.conv.weight.grad is None
+
+
+def test_a_kernel_moves_along_its_own_singular_vectors() -> None:
+    """Newton-Schulz iterations are a polynomial of the singular values: here it is taken of those themselves."""
+    net = Net()
+    before = net.conv.weight.detach().flatten(1).double()
+    net(torch.randint(5, (8, 3, 3))).square().mean().backward()
+    assert net.conv.weight.grad is not None
+    u, s, v = torch.linalg.svd(net.conv.weight.grad.flatten(1).double(), full_matrices=False)
+    s = s / s.norm()  # the momentum of a first step is its gradient, but for its size
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    Optimizer(net).step(torch.tensor(0.1))
+    expected = before * (1 - 0.1 * 0.01) - 0.1 * 0.2 * 36**0.5 * (u * s) @ v
+    # Where bfloat16 is the faster one, it is rounded to on the way.
+    tolerance = 2e-3 if multiplies_bfloat16(before.device) else 1e-5
+    torch.testing.assert_close(net.conv.weight.detach().flatten(1).double(), expected, rtol=0, atol=tolerance)
 
 
 def test_the_layout_in_memory_does_not_matter() -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +32,7 @@ class Crops:
     def batch(self, first: int, size: int) -> dict[str, Tensor]:
         """Items `first` to `first + size`: classes, as they were given, [size, length]; speakers int64 [size]."""
         numbers = drawn(self.seed, first, size, lambda rng, n: rng.random((n, 2)))
-        where, start = torch.from_numpy(np.ascontiguousarray(numbers)).unbind(1)  # [size], in [0, 1)
+        where, start = torch.from_numpy(numbers).unbind(1)  # [size], in [0, 1)
         # Whoever has the sample at a random place of all.
         utterance = torch.searchsorted(self.ends, (where * len(self.classes)).long(), right=True)
         room = (self.lengths[utterance] - self.length + 1).clamp(min=1)
