@@ -18,7 +18,7 @@ demo: .venv/demo.stamp
 	$(BIN)/worldmodel demo
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check

@@ -25,6 +25,7 @@ from agents.policies import policy_settings
 from agents.vec_env import SB3VecEnv
 from envs.imagined import ImaginedVectorEnv
 from scripts.world_choice import WorldChoice, make_worlds
+from worldmodel.precision import fast_dtype
 
 STEPS = 128  # of each environment, timed; a quarter as many before, untimed
 
@@ -86,7 +87,7 @@ def collect(envs: Any) -> dict[str, float]:
 
 def main(args: Args) -> None:
     choice = args.world
-    model = choice.load(torch.bfloat16)
+    model = choice.load(fast_dtype())
     assert model is not None
     result: dict[str, Any] = {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "worlds": {}}
     for obs in ("pixels", "latents", "history"):

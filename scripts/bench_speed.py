@@ -20,6 +20,7 @@ from worldmodel.errors import UserError
 from worldmodel.evaluation import Result
 from worldmodel.files import write_text
 from worldmodel.folders import model_name
+from worldmodel.precision import fast_dtype
 from worldmodel.speed import Stage, calls_per_second, matmul_rate, naive_ratio, precision_cost, stages
 from worldmodel.state import ContextBank
 from worldmodel.video import video_preset
@@ -40,8 +41,9 @@ class Args:
 
     models: tuple[str, ...] = ("dmlab-seekavoid", "dmlab-explore", "doom-take-cover", PAPER)
     """Bundled names, folders, Hub ids; "paper" is the paper's 84x84 -> 21x21 codes, untrained."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    seconds: float = 3.0
+    dtype: Literal["bfloat16", "float32"] | None = None
+    """Of the weights; the one that this machine multiplies faster, if none is given."""
+    seconds: float = 2.0
     """How long each number is measured."""
     steps: int = 1000
     """Length of the dreams, 64 at once, that show whether memory stays flat; of the first model."""
@@ -55,7 +57,7 @@ def main(args: Args) -> None:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
-    dtype = DTYPES[args.dtype]
+    dtype = fast_dtype() if args.dtype is None else DTYPES[args.dtype]
     worlds = {
         model: paper_world(dtype) if model == PAPER else WorldModel.from_pretrained(model, dtype=dtype)
         for model in args.models
@@ -63,7 +65,7 @@ def main(args: Args) -> None:
     report: Result = {
         "command": command_line("bench-speed", args),
         "threads": torch.get_num_threads(),
-        "dtype": args.dtype,
+        "dtype": str(dtype).removeprefix("torch."),
         "matmul_gflop_per_second": matmul_rate(dtype),
         "models": {},
     }
@@ -102,7 +104,7 @@ def _measure(world: WorldModel, seconds: float) -> Result:
         speeds.append(row)
     return {
         "steps_per_second": speeds,
-        "stages": {batch: [asdict(stage) for stage in stages(world, batch)] for batch in STAGED},
+        "stages": {batch: [asdict(stage) for stage in stages(world, batch, seconds)] for batch in STAGED},
         "times_faster_than_naive": {batch: naive_ratio(world, batch) for batch in STAGED},
     }
 

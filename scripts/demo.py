@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import require
 from worldmodel.evaluation import Result, coded_episodes, evaluate_tokenizer
 from worldmodel.files import write_text
+from worldmodel.precision import fast_dtype
 from worldmodel.recipe import Recipe
 from worldmodel.speed import measure_speed
 from worldmodel.world import WorldModel
@@ -64,7 +64,7 @@ def _lab(args: Args) -> tuple[str, list[Result]]:
     out = args.out / "dmlab"
     imagine.main(imagine.Args(model=MAZE, out=out, figure7=True))
     imagine.main(imagine.Args(model=LAB, out=out, actions="forward*20, look right*20, forward*20, look left*20"))
-    world = WorldModel.from_pretrained(LAB, dtype=torch.bfloat16)
+    world = WorldModel.from_pretrained(LAB, dtype=fast_dtype())
     return LAB, [measure_speed(world, batch, seconds=3) for batch in (1, 64)]
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import tyro
 from gymnasium import spaces
 from torch.utils.tensorboard import SummaryWriter
@@ -21,6 +20,7 @@ from scripts.agent_figures import draw_learning
 from scripts.world_choice import WorldChoice, make_worlds
 from worldmodel.errors import UserError, require
 from worldmodel.files import write_text
+from worldmodel.precision import fast_dtype
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
@@ -85,7 +85,7 @@ class _Training:
 
     def __init__(self, args: Args) -> None:
         self.args, choice = args, args.world
-        self.model = choice.load(torch.bfloat16)
+        self.model = choice.load(fast_dtype())
         if args.obs != "pixels" and self.model is None:
             raise UserError(f"--obs {args.obs} needs --model: in whose latents is it to see? Or choose --obs pixels.")
         if choice.imagined:

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_agents import Flicker
 from tiny_world import tiny_world
 
-from scripts.cli import main
+from tests.command_line import refused, run
 from worldmodel.episodes import EpisodeStore
 
 pytest.importorskip("stable_baselines3", reason="the extra [agents] is not installed")
@@ -42,14 +42,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def agent(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """One that learned in dreams of the model, for a moment."""
     out = tmp_path_factory.mktemp("agents") / "run"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        assert run(monkeypatch, "train-agent", "--model", model, "--out", out, *BRIEF, "--steps", 64) == 0
+    assert run("train-agent", "--model", model, "--out", out, *BRIEF, "--steps", 64) == 0
     return str(out / "agent")
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
-    monkeypatch.setattr("sys.argv", ["worldmodel", *map(str, argv)])
-    return main()
 
 
 def read(path: Path) -> Any:
@@ -60,12 +54,12 @@ def read(path: Path) -> Any:
 
 
 def test_a_training_leaves_an_agent_the_best_one_its_progress_and_logs(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     command = ["train-agent", "--model", model, "--out", out, *BRIEF, "--horizon", "9", "--surprise-penalty", "0.1"]
     command += ["--real-env", FLICKER, "--real-episodes", "3"]
-    assert run(monkeypatch, *command, "--steps", 192) == 0
+    assert run(*command, "--steps", 192) == 0
     assert str(out / "agent") in capsys.readouterr().out
     progress = read(out / "progress.json")
     assert [entry["steps"] for entry in progress] == [64, 128, 192]
@@ -93,7 +87,7 @@ def test_the_best_agent_is_the_one_that_dreams_rated_best(
 
     kept: list[Any] = []
     monkeypatch.setattr("scripts.train_agent.dream", rated)
-    assert run(monkeypatch, "train-agent", "--model", model, "--out", out, *BRIEF, "--steps", 192) == 0
+    assert run("train-agent", "--model", model, "--out", out, *BRIEF, "--steps", 192) == 0
     assert Agent.load(out / "best").policy.action_net.weight.equal(kept[1])
     assert Agent.load(out / "agent").policy.action_net.weight.equal(kept[2])
     assert not kept[1].equal(kept[2])
@@ -112,55 +106,48 @@ def test_an_interrupted_training_goes_on_from_its_last_checkpoint_and_a_finished
 
     with monkeypatch.context() as interrupted:
         interrupted.setattr(training._Watch, "_on_step", ctrl_c)
-        assert run(interrupted, *command, "--steps", 192) == 130
+        assert run(*command, "--steps", 192) == 130
     assert "Run the same command to go on" in capsys.readouterr().out
     assert [entry["steps"] for entry in read(out / "progress.json")] == [64]
     assert not (out / "agent").exists()
 
-    assert run(monkeypatch, *command, "--steps", 192) == 0
+    assert run(*command, "--steps", 192) == 0
     assert [entry["steps"] for entry in read(out / "progress.json")] == [64, 128, 192]
     finished = (out / "agent" / "policy.safetensors").read_bytes()
-    assert run(monkeypatch, *command, "--steps", 192) == 0  # nothing is left to do
+    assert run(*command, "--steps", 192) == 0  # nothing is left to do
     assert (out / "agent" / "policy.safetensors").read_bytes() == finished
 
     before = Agent.load(out / "agent").policy.action_net.weight
-    assert run(monkeypatch, *command, "--steps", 256, "--learning-rate", "1e-7") == 0
+    assert run(*command, "--steps", 256, "--learning-rate", "1e-7") == 0
     assert [entry["steps"] for entry in read(out / "progress.json")] == [64, 128, 192, 256]
     moved = (Agent.load(out / "agent").policy.action_net.weight - before).abs().max()
     assert 0 < moved < 1e-5  # the same agent, and as slow as it was told to be
 
 
 @pytest.mark.parametrize("damage", ["checkpoint.zip", "rewards.pkl"])
-def test_a_damaged_checkpoint_is_one_sentence(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
-) -> None:
+def test_a_damaged_checkpoint_is_one_sentence(model: str, tmp_path: Path, damage: str) -> None:
     command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
-    assert run(monkeypatch, *command, "--steps", 64) == 0
-    capsys.readouterr()
+    assert run(*command, "--steps", 64) == 0
     path = tmp_path / "run" / damage
     for content in (path.read_bytes()[:-100], b"", b"junk" * 50):
         path.write_bytes(content)
-        assert run(monkeypatch, *command, "--steps", 128) == 2
-        assert "checkpoint" in one_sentence(capsys)
+        assert "checkpoint" in refused(*command, "--steps", 128)
 
 
 def test_a_checkpoint_of_other_observations_is_refused(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: str,
+    tmp_path: Path,
 ) -> None:
     command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
-    assert run(monkeypatch, *command, "--steps", 64) == 0
-    capsys.readouterr()
-    assert run(monkeypatch, *command, "--steps", 128, "--obs", "latents") == 2
-    assert "another agent" in one_sentence(capsys)
+    assert run(*command, "--steps", 64) == 0
+    assert "another agent" in refused(*command, "--steps", 128, "--obs", "latents")
 
 
 @pytest.mark.parametrize("obs", ["pixels", "latents"])
-def test_an_agent_can_learn_in_the_real_world(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obs: str
-) -> None:
+def test_an_agent_can_learn_in_the_real_world(model: str, tmp_path: Path, obs: str) -> None:
     command = ["train-agent", "--env", FLICKER, "--obs", obs, "--out", tmp_path, *BRIEF, "--num-envs", "2"]
     command += ["--real-episodes", "2", *(["--model", model] if obs == "latents" else [])]
-    assert run(monkeypatch, *command, "--steps", 64) == 0
+    assert run(*command, "--steps", 64) == 0
     (entry,) = read(tmp_path / "progress.json")
     assert entry["real"]["episodes"] == 2
     saved = Agent.load(tmp_path / "agent")
@@ -172,10 +159,10 @@ def test_an_agent_can_learn_in_the_real_world(
 
 
 def test_an_evaluation_in_dreams_says_what_is_earned(
-    model: str, agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: str, agent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["evaluate", "--agent", agent, "--model", model, "--horizon", "9", "--episodes", "70"]
-    assert run(monkeypatch, *command, "--out", tmp_path / "one") == 0
+    assert run(*command, "--out", tmp_path / "one") == 0
     report = read(tmp_path / "one" / "evaluation.json")
     assert (report["episodes"], report["unit"]) == (70, "reward")
     assert (len(report["returns"]), len(report["steps"])) == (70, 70)
@@ -184,17 +171,15 @@ def test_an_evaluation_in_dreams_says_what_is_earned(
     assert report["ci95"][0] < report["mean"] < report["ci95"][1]
     assert 1 <= min(report["steps"]) < max(report["steps"]) <= 9
     assert "70 episodes" in capsys.readouterr().out
-    assert run(monkeypatch, *command, "--out", tmp_path / "two") == 0
+    assert run(*command, "--out", tmp_path / "two") == 0
     assert read(tmp_path / "two" / "evaluation.json")["returns"] == report["returns"]
 
 
 @pytest.mark.parametrize("who", ["random", "always:stay", "the agent"])
-def test_an_evaluation_in_the_real_world_comes_with_films(
-    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
-) -> None:
+def test_an_evaluation_in_the_real_world_comes_with_films(agent: str, tmp_path: Path, who: str) -> None:
     name = agent if who == "the agent" else who
     command = ["evaluate", "--agent", name, "--env", FLICKER, "--episodes", "3", "--out", tmp_path, "--max-steps", "7"]
-    assert run(monkeypatch, *command) == 0
+    assert run(*command) == 0
     report = read(tmp_path / "evaluation.json")
     assert {"episodes", "mean", "std", "ci95", "unit"} <= report.keys() and report["episodes"] == 3
     assert report["steps"] == [7, 7, 7]
@@ -207,19 +192,17 @@ def test_an_evaluation_in_the_real_world_comes_with_films(
 
 
 @pytest.mark.parametrize("who", ["random", "always:left"])
-def test_simple_policies_are_measured_in_dreams_too(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
-) -> None:
+def test_simple_policies_are_measured_in_dreams_too(model: str, tmp_path: Path, who: str) -> None:
     command = ["evaluate", "--agent", who, "--model", model, "--horizon", "9", "--episodes", "5", "--out", tmp_path]
-    assert run(monkeypatch, *command) == 0
+    assert run(*command) == 0
     assert read(tmp_path / "evaluation.json")["episodes"] == 5
 
 
-def test_doom_is_scored_in_its_own_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doom_is_scored_in_its_own_unit(tmp_path: Path) -> None:
     pytest.importorskip("vizdoom", reason="the extra [doom] is not installed")
     command = ["evaluate", "--agent", "always:left", "--env", "worldmodel/Doom-v0", "--scenario", "take-cover"]
     command += ["--episodes", "2", "--max-steps", "20", "--out", tmp_path]
-    assert run(monkeypatch, *command) == 0
+    assert run(*command) == 0
     report = read(tmp_path / "evaluation.json")
     assert (report["unit"], report["steps"]) == ("tics", [20, 20])
     assert (tmp_path / "best.mp4").stat().st_size > 0
@@ -236,10 +219,10 @@ def test_without_the_extra_it_is_named(tmp_path: Path) -> None:
 # --- collect.
 
 
-def test_an_agent_records(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_records(agent: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
     command = ["collect", FLICKER, "--store", store, "--episodes", "3", "--agent", agent, "--explore", "0"]
-    assert run(monkeypatch, *command) == 0
+    assert run(*command) == 0
     player = Agent.load(agent)
     for episode in EpisodeStore.open(str(store)):
         play = in_real_world(player)(np.random.default_rng(0))
@@ -249,17 +232,11 @@ def test_an_agent_records(agent: str, tmp_path: Path, monkeypatch: pytest.Monkey
 # --- Mistakes: one sentence, exit code 2, nothing written.
 
 
-def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:
-    error = capsys.readouterr().err
-    assert len(error.strip().splitlines()) == 1 and "Traceback" not in error, error
-    return error
-
-
-def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: Path, *argv: object) -> str:
-    capsys.readouterr()
-    assert run(monkeypatch, *argv, "--out", out) == 2
+def mistake(out: Path, *argv: object) -> str:
+    """The sentence with which a command that would write to `out` is refused."""
+    sentence = refused(*argv, "--out", out)
     assert not out.exists()
-    return one_sentence(capsys)
+    return sentence
 
 
 @pytest.mark.parametrize(
@@ -288,13 +265,11 @@ def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def test_a_training_that_makes_no_sense_is_refused(
     model: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     sentence: str,
 ) -> None:
     argv = [model if word == "MODEL" else word for word in arguments]
-    assert sentence in mistake(monkeypatch, capsys, tmp_path / "out", "train-agent", *argv)
+    assert sentence in mistake(tmp_path / "out", "train-agent", *argv)
 
 
 @pytest.mark.parametrize(
@@ -319,20 +294,18 @@ def test_an_evaluation_that_makes_no_sense_is_refused(
     model: str,
     agent: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     sentence: str,
 ) -> None:
     argv = [{"MODEL": model, "AGENT": agent}.get(word, word) for word in arguments]
-    assert sentence in mistake(monkeypatch, capsys, tmp_path / "out", "evaluate", *argv)
+    assert sentence in mistake(tmp_path / "out", "evaluate", *argv)
 
 
 def test_an_agent_records_no_world_that_it_cannot_play(
-    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    agent: str,
+    tmp_path: Path,
 ) -> None:
     store = tmp_path / "store"
     command = ["collect", FLICKER, "--store", store, "--episodes", "3", "--agent", agent]
-    assert run(monkeypatch, *command, "--env-kwargs", "shape=(42,28,3)") == 2
-    assert "trained on frames" in one_sentence(capsys)
+    assert "trained on frames" in refused(*command, "--env-kwargs", "shape=(42,28,3)")
     assert not store.exists()

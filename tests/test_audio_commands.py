@@ -1,7 +1,6 @@
 """The commands for speech, run as a user would, on a little of it."""
 
 import json
-import sys
 import wave
 from pathlib import Path
 
@@ -10,17 +9,12 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts import cli
+from tests.command_line import run
 from worldmodel.sounds import write_wav
 
 TINY_TRAINING = [
     "--steps", "2", "--batch", "2", "--heard", "1280", "--spoken", "640", "--prior-steps", "2", "--prior-batch", "2"
 ]  # fmt: skip
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["worldmodel", *map(str, argv)])
-    return cli.main()
 
 
 def samples(path: Path) -> int:
@@ -51,10 +45,8 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `worldmodel train-audio` has been."""
     out = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        argv = ["train-audio", speech, "--preset", "25hz", "--out", out, "--device", "cpu", *TINY_TRAINING]
-        assert run(monkeypatch, *argv) == 0
-        assert run(monkeypatch, *argv) == 0  # resumes
+    for _ in range(2):  # the second time it resumes
+        assert run("train-audio", speech, "--preset", "25hz", "--out", out, "--device", "cpu", *TINY_TRAINING) == 0
     return out
 
 
@@ -69,10 +61,10 @@ def test_training_can_be_heard_and_seen_in_tensorboard(trained: Path) -> None:
     assert "--preset 25hz" in card
 
 
-def test_utterances_are_reconstructed(trained: Path, speech: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_utterances_are_reconstructed(trained: Path, speech: Path) -> None:
     out = trained / "reconstructions"
     argv = ["--model", trained / "model", "--data", speech, "--n", 2, "--seconds", 0.05, "--out", out]
-    assert run(monkeypatch, "audio-reconstruct", *argv) == 0
+    assert run("audio-reconstruct", *argv) == 0
     names = ["00-ann1-given.wav", "01-ann1-reconstructed.wav", "02-bob1-given.wav", "03-bob1-reconstructed.wav"]
     assert sorted(path.name for path in out.glob("*.wav")) == names
     assert {samples(out / name) for name in names} == {800}
@@ -80,25 +72,24 @@ def test_utterances_are_reconstructed(trained: Path, speech: Path, monkeypatch: 
 
 
 def test_voices_are_converted_and_speech_is_made_up(
-    trained: Path, speech: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path,
+    speech: Path,
 ) -> None:
     model, out = ["--model", trained / "model"], trained / "conversions"
     argv = [*model, "--data", speech, "--split", "new-speakers", "--seconds", 0.05, "--n", 1, "--out", out]
-    assert run(monkeypatch, "audio-convert", *argv, "--speaker", "bob", "ann") == 0
+    assert run("audio-convert", *argv, "--speaker", "bob", "ann") == 0
     names = ["00-cy0-given.wav", "01-cy0-as-bob.wav", "02-cy0-as-ann.wav"]
     assert sorted(path.name for path in out.glob("*.wav")) == names
     assert (out / names[1]).read_bytes() != (out / names[2]).read_bytes()
-    assert run(monkeypatch, "audio-sample", *model, "--seconds", 0.08, "--out", out / "new") == 0
+    assert run("audio-sample", *model, "--seconds", 0.08, "--out", out / "new") == 0
     assert samples(out / "new" / "01-as-bob.wav") == 1_280
-    assert run(monkeypatch, "audio-sample", *model, "--seconds", 0.01, "--out", out / "short") == 0
+    assert run("audio-sample", *model, "--seconds", 0.01, "--out", out / "short") == 0
     assert samples(out / "short" / "00-as-ann.wav") == 640  # one latent, the least there is
 
 
-def test_codes_are_mapped_to_phonemes(
-    trained: Path, speech: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_codes_are_mapped_to_phonemes(trained: Path, speech: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = trained / "phonemes.json"
-    assert run(monkeypatch, "audio-phonemes", "--model", trained / "model", "--data", speech, "--out", out) == 0
+    assert run("audio-phonemes", "--model", trained / "model", "--data", speech, "--out", out) == 0
     found = json.loads(out.read_text())
     assert found["accuracy"]["most_frequent"]["test"]["all"] == pytest.approx(3 / 5)
     assert found["accuracy"]["mfcc_k_means"]["test"]["all"] > 0.9
@@ -109,9 +100,7 @@ def test_codes_are_mapped_to_phonemes(
     assert f"the model's codes: {found['accuracy']['codes']['test']['all']:.1%}" in printed
 
 
-def test_mistakes_are_named_in_a_sentence(
-    trained: Path, speech: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_are_named_in_a_sentence(trained: Path, speech: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, data = ["--model", trained / "model"], ["--data", speech]
     heard = trained / "heard"
     heard.mkdir()
@@ -141,19 +130,17 @@ def test_mistakes_are_named_in_a_sentence(
         (["audio-phonemes", *model, "--data", speech / "none"], "There is no folder"),
     ]
     for argv, sentence in mistakes:
-        assert run(monkeypatch, *argv) == 2, argv
+        assert run(*argv) == 2, argv
         error = capsys.readouterr().err
         assert sentence in error
         assert error.count("\n") == 1
 
 
-def test_utterances_shorter_than_a_latent_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_utterances_shorter_than_a_latent_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, length in (("a.wav", 1_000), ("b.wav", 1_000), ("c.wav", 500)):
         (tmp_path / "data" / "ann").mkdir(parents=True, exist_ok=True)
         write_wav(tmp_path / "data" / "ann" / name, torch.zeros(length), 16_000)
     argv = ["train-audio", tmp_path / "data", "--preset", "25hz", "--out", tmp_path / "run", "--device", "cpu"]
-    assert run(monkeypatch, *argv, *TINY_TRAINING) == 2
+    assert run(*argv, *TINY_TRAINING) == 2
     assert "Too short: ann/c.wav" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()  # or a training of what is long enough could not begin there

@@ -34,7 +34,7 @@ def predictors(tmp_path_factory: pytest.TempPathFactory) -> Result:
             folder,
             training=make_store("memory://benchmark-training", episodes=8, steps=100),
             samples=2,
-            contexts=24,
+            contexts=12,
         )
     assert done.report["skipped"] == {}
     return done.report["predictors"]

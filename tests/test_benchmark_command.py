@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts.cli import main
+from tests.command_line import run
 from tests.panorama import ACTIONS, SIDE, Turning, make_store
 from worldmodel.benchmark import inverse
 from worldmodel.benchmark.benchmark import run_benchmark
@@ -45,11 +45,6 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     return heldout, training
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
-    monkeypatch.setattr("sys.argv", ["worldmodel", *argv])
-    return main()
-
-
 def test_a_report_of_models_from_here_and_elsewhere(
     stores: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,7 +53,7 @@ def test_a_report_of_models_from_here_and_elsewhere(
     models = [save_world(tmp_path / "tiny"), save_world(tmp_path / "larger", side=48)]
     argv = ["benchmark", "--model", *models, "--predictor", "docs.foreign_model:make", "--store", stores[0]]
     argv += ["--train-store", stores[1], "--samples", "2", "--contexts", "6", "--lpips", str(tmp_path / "no.pt")]
-    assert run(monkeypatch, *argv, "--out", str(out)) == 0
+    assert run(*argv, "--out", str(out)) == 0
     report = json.loads((out / "report.json").read_text())
     assert list(report["predictors"]) == [
         "tiny",
@@ -96,10 +91,11 @@ def test_a_report_of_models_from_here_and_elsewhere(
 
 
 def test_what_lacks_training_episodes_is_named_and_the_rest_comes(
-    stores: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stores: tuple[str, str],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
-    assert run(monkeypatch, "benchmark", "--store", stores[0], "--contexts", "3", "--out", str(out)) == 0
+    assert run("benchmark", "--store", stores[0], "--contexts", "3", "--out", str(out)) == 0
     report = json.loads((out / "report.json").read_text())
     assert set(report["not_measured"]) == {
         *("lpips", "fid", "fvd", "drift", "action_fidelity", "mean frame", "nearest neighbour")
@@ -160,10 +156,10 @@ def test_other_models_or_data_are_not_mixed_into_a_folder(tmp_path: Path) -> Non
 
 
 def test_models_of_which_none_fits_are_one_sentence(
-    stores: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stores: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["benchmark", "--store", stores[0], "--model", save_world(tmp_path / "larger", side=48)]
-    assert run(monkeypatch, *argv, "--out", str(tmp_path / "out")) == 2
+    assert run(*argv, "--out", str(tmp_path / "out")) == 2
     assert "choose the store of the same world" in capsys.readouterr().err
 
 
@@ -193,11 +189,11 @@ def test_a_foreign_model_that_fails_does_not_take_the_others_with_it(tmp_path: P
 
 
 def test_another_benchmark_is_not_mixed_into_a_folder(
-    stores: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stores: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["benchmark", "--store", stores[0], "--contexts", "3", "--out", str(tmp_path / "out")]
-    assert run(monkeypatch, *argv) == 0
-    assert run(monkeypatch, *argv, "--seed", "1") == 2
+    assert run(*argv) == 0
+    assert run(*argv, "--seed", "1") == 2
     assert "holds a benchmark of other models" in capsys.readouterr().err
 
 
@@ -219,10 +215,9 @@ def test_mistakes_are_one_sentence(
     sentence: str,
     stores: tuple[str, str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(monkeypatch, "benchmark", "--store", stores[0], "--out", str(tmp_path / "out"), *argv) == 2
+    assert run("benchmark", "--store", stores[0], "--out", str(tmp_path / "out"), *argv) == 2
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
@@ -264,7 +259,6 @@ def test_reports_of_other_contexts_cannot_be_compared(two_reports: tuple[Result,
 def test_compare_prints_a_table(
     two_reports: tuple[Result, Result],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = []
@@ -272,11 +266,11 @@ def test_compare_prints_a_table(
         path = tmp_path / f"{number}.json"
         path.write_text(json.dumps(report))
         paths.append(str(path))
-    assert run(monkeypatch, "compare", *paths, "--out", str(tmp_path / "differences.json")) == 0
+    assert run("compare", *paths, "--out", str(tmp_path / "differences.json")) == 0
     assert "fading" in capsys.readouterr().out
     assert json.loads((tmp_path / "differences.json").read_text())["differences"]["ssim"]["10"]["better"] == "a"
-    assert run(monkeypatch, "compare", *paths, "--predictor-b", "nobody") == 2
+    assert run("compare", *paths, "--predictor-b", "nobody") == 2
     assert 'There is no "nobody" in that report' in capsys.readouterr().err
     (tmp_path / "broken.json").write_text("{")
-    assert run(monkeypatch, "compare", paths[0], str(tmp_path / "broken.json")) == 2
+    assert run("compare", paths[0], str(tmp_path / "broken.json")) == 2
     assert "is not a report of" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from scripts import cli
+from tests.command_line import run
 from worldmodel.errors import UserError
 
 COMMAND = Path(sys.executable).with_name("worldmodel")
@@ -21,10 +22,10 @@ def worldmodel(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
-    run = worldmodel("--help", cwd=tmp_path)
-    assert run.returncode == 0
+    done = worldmodel("--help", cwd=tmp_path)
+    assert done.returncode == 0
     for name in cli.COMMANDS:
-        assert name in run.stdout
+        assert name in done.stdout
 
 
 def test_help_does_not_wait_for_torch() -> None:
@@ -33,18 +34,21 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_command_has_help(name: str, tmp_path: Path) -> None:
-    run = worldmodel(name, "--help", cwd=tmp_path)
-    assert (run.returncode, run.stderr) == (0, "")
-    assert f"usage: worldmodel {name}" in run.stdout
+def test_every_command_has_help(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(name, "--help") == 0
+    printed = capsys.readouterr()
+    assert f"usage: worldmodel {name}" in printed.out and not printed.err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("args", [(), ("daydream",), ("train", "--no-such-option")], ids=" ".join)
 def test_arguments_that_do_not_parse_exit_2(args: tuple[str, ...], tmp_path: Path) -> None:
-    run = worldmodel(*args, cwd=tmp_path)
-    assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr
+    done = worldmodel(*args, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -65,10 +69,10 @@ def one_sentence(text: str) -> bool:
     ids=lambda args: args[0],
 )
 def test_what_is_not_there_is_one_sentence_and_exit_2(args: tuple[str, ...], tmp_path: Path) -> None:
-    run = worldmodel(*args, cwd=tmp_path)
-    assert run.returncode == 2, run.stderr
-    assert one_sentence(run.stderr), run.stderr
-    assert "no-such" in run.stderr or "NoSuch" in run.stderr
+    done = worldmodel(*args, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert one_sentence(done.stderr), done.stderr
+    assert "no-such" in done.stderr or "NoSuch" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

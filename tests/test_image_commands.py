@@ -1,7 +1,6 @@
 """The commands for images, run as a user would, on small data."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from made_episodes import PROVENANCE, make_episode
 from PIL import Image
 
-from scripts import cli
+from tests.command_line import run
 from worldmodel.episodes import EpisodeStore
 from worldmodel.image import ImageConfig, ImageVQVAE
 from worldmodel.image_evaluation import evaluate_bound
@@ -20,13 +19,8 @@ from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
 TINY_TRAINING = ["--steps", "2", "--batch", "2", "--prior-steps", "2", "--prior-batch", "2", "--second-steps", "2"]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["worldmodel", *map(str, argv)])
-    return cli.main()
-
-
 def test_classes_are_learned_drawn_reconstructed_and_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -36,34 +30,35 @@ def test_classes_are_learned_drawn_reconstructed_and_measured(
                 picture = Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8))
                 picture.save(tmp_path / "data" / split / name / f"{i}.png")
     data, out = tmp_path / "data", tmp_path / "run"
-    assert run(monkeypatch, "train-image", data, "--preset", "cifar10", "--out", out, *TINY_TRAINING) == 0
-    assert run(monkeypatch, "train-image", data, "--preset", "cifar10", "--out", out, *TINY_TRAINING) == 0  # resumes
+    assert run("train-image", data, "--preset", "cifar10", "--out", out, *TINY_TRAINING) == 0
+    assert run("train-image", data, "--preset", "cifar10", "--out", out, *TINY_TRAINING) == 0  # resumes
     model = out / "model"
-    assert run(monkeypatch, "sample", "--model", model, "--label", "bee", "0", "--rows", 1, "--out", out / "s.png") == 0
+    assert run("sample", "--model", model, "--label", "bee", "0", "--rows", 1, "--out", out / "s.png") == 0
     assert Image.open(out / "s.png").size == (8 * 32, 2 * 32)
-    assert run(monkeypatch, "reconstruct", "--model", model, "--data", data, "--n", 3, "--out", out / "r.png") == 0
+    assert run("reconstruct", "--model", model, "--data", data, "--n", 3, "--out", out / "r.png") == 0
     assert Image.open(out / "r.png").width == 3 * 32
-    assert run(monkeypatch, "likelihood", "--model", model, "--data", data, "--out", out / "bits.json") == 0
+    assert run("likelihood", "--model", model, "--data", data, "--out", out / "bits.json") == 0
     bits = json.loads((out / "bits.json").read_text())["bits_per_dim"]
     rate = 8 * 8 * 10 * 9 / (32 * 32 * 3)
     assert bits["uniform prior"] == pytest.approx(bits["distortion alone"] + rate, rel=1e-5)
     capsys.readouterr()
-    assert run(monkeypatch, "sample", "--model", model, "--label", "cat") == 2
+    assert run("sample", "--model", model, "--label", "cat") == 2
     assert "no class cat; the model knows ant, bee" in capsys.readouterr().err
-    assert run(monkeypatch, "train-image", data, "--preset", "cifar10", "--out", out) == 2
+    assert run("train-image", data, "--preset", "cifar10", "--out", out) == 2
     assert "holds a training with steps 2" in capsys.readouterr().err
-    assert run(monkeypatch, "imagine", "--model", model) == 2
-    assert run(monkeypatch, "sample", "--model", "dmlab-seekavoid") == 2
+    assert run("imagine", "--model", model) == 2
+    assert "model is not a world model: it was not made by `worldmodel train`" in capsys.readouterr().err
+    assert run("sample", "--model", "dmlab-seekavoid") == 2
     assert "not a model of images" in capsys.readouterr().err
 
 
-def test_frames_of_a_store_get_a_second_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_of_a_store_get_a_second_stage(tmp_path: Path) -> None:
     address = str(tmp_path / "store")
     store = EpisodeStore.create(address, frame_shape=(84, 84, 3), n_actions=3, provenance=PROVENANCE)
     store.append(make_episode(4, frame_shape=(84, 84, 3)))
     out = tmp_path / "run"
     argv = ["train-image", address, "--preset", "dmlab", "--out", out, *TINY_TRAINING]
-    assert run(monkeypatch, *argv) == 0
+    assert run(*argv) == 0
     model = ImageModel.from_pretrained(out / "model")
     images = torch.from_numpy(store.frames(0, 0, 2))
     again = model.resample(images, seed=1)
@@ -107,13 +102,13 @@ def test_the_loss_of_a_second_stage_is_equation_3_in_nats_a_code() -> None:
 
 
 def test_what_is_measured_is_held_out_and_of_the_models_kind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = str(tmp_path / "store")
     EpisodeStore.create(address, frame_shape=(84, 84, 3), n_actions=3, provenance=PROVENANCE)
-    assert run(monkeypatch, "likelihood", "--model", "nowhere", "--data", address) == 2
+    assert run("likelihood", "--model", "nowhere", "--data", address) == 2
     assert "has no splits: give held-out episodes with --test" in capsys.readouterr().err
-    assert run(monkeypatch, "train-image", tmp_path / "none", "--preset", "cifar10", "--out", tmp_path / "out") == 2
+    assert run("train-image", tmp_path / "none", "--preset", "cifar10", "--out", tmp_path / "out") == 2
     assert not (tmp_path / "out").exists()
 
 

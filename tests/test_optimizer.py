@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from worldmodel.optimizer import Optimizer
-from worldmodel.precision import multiplies_bfloat16
+from worldmodel.precision import fast_dtype
 from worldmodel.world import fast_layout
 
 
@@ -62,7 +62,7 @@ def test_a_kernel_moves_along_its_own_singular_vectors() -> None:
     Optimizer(net).step(torch.tensor(0.1))
     expected = before * (1 - 0.1 * 0.01) - 0.1 * 0.2 * 36**0.5 * (u * s) @ v
     # Where bfloat16 is the faster one, it is rounded to on the way.
-    tolerance = 2e-3 if multiplies_bfloat16(before.device) else 1e-5
+    tolerance = 2e-3 if fast_dtype(before.device) == torch.bfloat16 else 1e-5
     torch.testing.assert_close(net.conv.weight.detach().flatten(1).double(), expected, rtol=0, atol=tolerance)
 
 

@@ -97,7 +97,7 @@ def test_bench_speed_writes_its_report(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(bench_speed, "STAGED", (1, 2))
     # Where bfloat16 is slow, the product of the command's own size takes half a minute.
     monkeypatch.setattr(bench_speed, "matmul_rate", partial(bench_speed.matmul_rate, size=64, seconds=0.01))
-    bench_speed.main(bench_speed.Args((str(model),), seconds=0.01, steps=20, out=tmp_path / "report"))
+    bench_speed.main(bench_speed.Args((str(model),), "bfloat16", seconds=0.01, steps=20, out=tmp_path / "report"))
     report = json.loads((tmp_path / "report" / "speed.json").read_text())
     measured = report["models"]["tiny"]
     assert [row["batch"] for row in measured["steps_per_second"]] == [1, 2]

@@ -1,7 +1,6 @@
 """`worldmodel train` and `worldmodel imagine`, run as a user runs them, on a store too small to learn from."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,26 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.command_line import refused, run
 from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
 from worldmodel.episodes import EpisodeStore
 from worldmodel.world import WorldModel
 
 SIZE = (28, 28, 3)
 STEPS = ["--tokenizer-steps", "3", "--prior-steps", "2", "--outcome-steps", "2"]
-
-
-def command(*words: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    words = (sys.executable, "-c", "from scripts.cli import main; raise SystemExit(main())", *map(str, words))
-    return subprocess.run(words, capture_output=True, text=True, env=environment, cwd=Path(__file__).parent.parent)
-
-
-def refused(*words: object) -> str:
-    """The one sentence with which a command is refused."""
-    done = command(*words)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
-    return done.stderr
 
 
 def store(folder: Path, lengths: list[int], shape: tuple[int, int, int] = SIZE) -> Path:
@@ -46,8 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store and a model trained on it for a moment."""
     folder = tmp_path_factory.mktemp("trained")
     store(folder / "store", [30, 40])
-    done = command("train", folder / "store", "--out", folder / "run", *STEPS)
-    assert done.returncode == 0, done.stderr
+    assert run("train", folder / "store", "--out", folder / "run", *STEPS) == 0
     return folder
 
 
@@ -63,11 +48,10 @@ def test_training_leaves_a_model_with_its_settings_logs_starts_and_card(trained:
 
 
 def test_a_prior_alone_is_trained_on_the_tokenizer_of_another_model(trained: Path, tmp_path: Path) -> None:
-    done = command(
+    assert run(
         "train", trained / "store", "--out", tmp_path, "--tokenizer", trained / "run" / "model", "--order", "raster",
         "--prior-steps", 2, "--outcome-steps", 2,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    ) == 0  # fmt: skip
     given, made = (WorldModel.from_pretrained(f) for f in (trained / "run" / "model", tmp_path / "model"))
     for one, other in zip(given.video.parameters(), made.video.parameters(), strict=True):
         assert one.equal(other)
@@ -80,12 +64,12 @@ def test_a_prior_that_goes_on_has_its_outcomes_learned_anew_and_keeps_them(train
         steps = ["--prior-steps", prior_steps, "--outcome-steps", 2]
         return ["train", trained / "store", "--out", tmp_path, "--tokenizer", tokenizer, *steps]
 
-    assert command(*train(2)).returncode == 0
-    assert command(*train(4)).returncode == 0
+    assert run(*train(2)) == 0
+    assert run(*train(4)) == 0
     made = sorted(path.name for path in (tmp_path / "prior").glob("outcomes_*"))
     assert made == ["outcomes_after_2", "outcomes_after_4"]
     model = (tmp_path / "model" / "model.safetensors").read_bytes()
-    assert command(*train(2)).returncode == 0  # it has had four, and goes nowhere
+    assert run(*train(2)) == 0  # it has had four, and goes nowhere
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == model
 
 
@@ -106,7 +90,7 @@ def test_training_can_begin_with_the_weights_of_another_model(trained: Path, tmp
         "--seed",
         "7",
     ]  # a first step is a tiny one
-    assert command("train", trained / "store", "--out", tmp_path, "--init", other, *steps).returncode == 0
+    assert run("train", trained / "store", "--out", tmp_path, "--init", other, *steps) == 0
     given, made = (WorldModel.from_pretrained(f) for f in (other, tmp_path / "model"))
     for (name, one), moved in zip(given.named_parameters(), made.parameters(), strict=True):
         if name != "video.quantizer.embedding":  # which follows the data and its averages, not the gradient
@@ -117,8 +101,7 @@ def test_training_can_begin_with_the_weights_of_another_model(trained: Path, tmp
 
 
 def test_imagining_along_a_recorded_episode_writes_a_strip_a_film_and_arrays(trained: Path, tmp_path: Path) -> None:
-    done = command("imagine", "--model", trained / "run" / "model", "--store", trained / "store", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert run("imagine", "--model", trained / "run" / "model", "--store", trained / "store", "--out", tmp_path) == 0
     dream = np.load(tmp_path / "dream.npz")
     truth = make_episode(30, 0, SIZE)
     np.testing.assert_array_equal(dream["actions"], truth.actions[15:])
@@ -133,14 +116,14 @@ def test_actions_are_given_by_name_count_id_or_file(trained: Path, tmp_path: Pat
     np.savetxt(tmp_path / "actions.txt", [2, 0, 1], fmt="%d")
     cases = {"right*3, 0, stay*2": [1, 1, 1, 0, 2, 2], str(tmp_path / "actions.txt"): [2, 0, 1]}
     for text, actions in cases.items():
-        assert command("imagine", "--model", model, "--actions", text, "--out", tmp_path).returncode == 0
+        assert run("imagine", "--model", model, "--actions", text, "--out", tmp_path) == 0
         assert np.load(tmp_path / "dream.npz")["actions"].tolist() == actions
 
 
 def test_the_same_command_writes_the_same_dream(trained: Path, tmp_path: Path) -> None:
     dreams = []
     for name in ("one", "two"):
-        command("imagine", "--model", trained / "run" / "model", "--actions", "left*5", "--out", tmp_path / name)
+        run("imagine", "--model", trained / "run" / "model", "--actions", "left*5", "--out", tmp_path / name)
         dreams.append(np.load(tmp_path / name / "dream.npz")["frames"])
     np.testing.assert_array_equal(*dreams)
 
@@ -176,8 +159,8 @@ def test_ctrl_c_ends_a_training_cleanly_and_the_same_command_goes_on(tmp_path: P
     finally:
         process.kill()
     assert process.returncode == 130 and "goes on from here" in out and "Traceback" not in error, out + error
-    done = command(*words, "3")  # it has more steps behind it than that: nothing is left to do but the prior
-    assert done.returncode == 0 and (tmp_path / "run" / "model" / "config.json").exists(), done.stderr
+    assert run(*words, "3") == 0  # it has more steps behind it than that: nothing is left to do but the prior
+    assert (tmp_path / "run" / "model" / "config.json").exists()
 
 
 def test_mistakes_in_training_are_one_sentence(trained: Path, tmp_path: Path) -> None:

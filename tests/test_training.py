@@ -1,11 +1,7 @@
 """The training loop: interrupted and resumed it ends where it would have, and trouble is told early."""
 
 import os
-import random
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -100,43 +96,3 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     other.model = nn.Sequential(nn.Linear(3, 1))
     with pytest.raises(UserError, match="another model"):
         fit(other, config, tmp_path)
-
-
-ENDLESS = """
-import sys, torch
-torch.set_num_threads(1)
-from pathlib import Path
-from tests.test_training import Regression
-from worldmodel.training import FitConfig, fit
-class Announced(Regression):
-    def loss(self, batch):
-        if self.calls == 1:
-            print("begun", flush=True)
-        return super().loss(batch)
-fit(Announced(100_000), FitConfig(100_000, 2, 1e-2, checkpoint_every=0.0), Path(sys.argv[1]))
-"""
-
-
-def test_a_killed_training_always_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:
-    """Twenty kills at random moments, checkpointing after every step; each run goes on from the one before."""
-    random.seed(0)
-    step = 0
-    root = Path(__file__).parent.parent
-    for _ in range(20):
-        process = subprocess.Popen(
-            [sys.executable, "-c", ENDLESS, str(tmp_path)],
-            cwd=root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(random.uniform(0.0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if (tmp_path / "checkpoint.safetensors").exists():
-            tensors, metadata = read_tensors_and_metadata(tmp_path / "checkpoint.safetensors")
-            assert int(metadata["step"]) >= step and len(tensors) > 4
-            step = int(metadata["step"])
-    assert step > 0

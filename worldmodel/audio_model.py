@@ -1,11 +1,9 @@
 """What is kept of speech: a VQ-VAE and the prior over its codes (§4.3)."""
 
-import dataclasses
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,7 @@ from worldmodel.audio import AudioConfig, AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.errors import UserError
 from worldmodel.files import new_folder
-from worldmodel.folders import find_model, read_model, with_tuples, write_model
+from worldmodel.folders import find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.wavenet import WaveNet, WaveNetConfig
 
 
@@ -122,7 +120,7 @@ class AudioModel(nn.Module):
     def save_pretrained(self, folder: str | Path, *, card: str) -> None:
         """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`, in place of what was there."""
         with new_folder(Path(folder)) as new:
-            write_model(new, self, {"kind": "audio", **dataclasses.asdict(self.config)}, card)
+            write_model(new, "audio", self, self.config, card)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -131,19 +129,11 @@ class AudioModel(nn.Module):
         Raises `UserError` when there is no such model, it is not one of speech, or its files are damaged.
         """
         folder = find_model(name)
-        config = _read_config(folder / "config.json")
+        config = read_config(folder, "audio", _parse)
         return read_model(folder, lambda: cls(config))
 
 
-def _read_config(path: Path) -> AudioModelConfig:
-    try:
-        raw = json.loads(path.read_text())
-        if raw.get("kind") == "audio":
-            return AudioModelConfig(
-                AudioConfig(**with_tuples(raw["audio"])),
-                WaveNetConfig(**raw["prior"]),
-                tuple(raw["speakers"]),
-            )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError) as error:
-        raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
-    raise UserError(f"{path.parent} is not a model of speech: it was not made by `worldmodel train-audio`.")
+def _parse(raw: dict[str, Any]) -> AudioModelConfig:
+    return AudioModelConfig(
+        AudioConfig(**with_tuples(raw["audio"])), WaveNetConfig(**raw["prior"]), tuple(raw["speakers"])
+    )

@@ -1,9 +1,10 @@
 """Models as folders: where one is, what to call it, what is written there and read back."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -12,9 +13,17 @@ from torch import nn
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors, write_tensors, write_text
 
+C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
 
+Kind = Literal["world", "image", "audio"]
+
 BUNDLED = Path(__file__).parent / "pretrained"
+KINDS: dict[Kind, tuple[str, str]] = {
+    "world": ("a world model", "worldmodel train"),
+    "image": ("a model of images", "worldmodel train-image"),
+    "audio": ("a model of speech", "worldmodel train-audio"),
+}
 
 
 def find_model(name: str | Path) -> Path:
@@ -40,12 +49,24 @@ def model_name(name: str | Path) -> str:
     return (folder.parent if folder.name == "model" else folder).name
 
 
-def write_model(folder: Path, model: nn.Module, config: dict[str, Any], card: str) -> None:
-    """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`."""
+def write_model(folder: Path, kind: Kind, model: nn.Module, config: Any, card: str) -> None:
+    """Write `config.json` (of a dataclass), `model.safetensors` (bfloat16) and `README.md`."""
     weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     write_tensors(folder / "model.safetensors", weights)
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_text(folder / "config.json", json.dumps({"kind": kind, **dataclasses.asdict(config)}, indent=2) + "\n")
     write_text(folder / "README.md", card)
+
+
+def read_config(folder: Path, kind: Kind, parse: Callable[[dict[str, Any]], C]) -> C:
+    """What `parse` makes of `config.json`. Raises `UserError` where it is damaged, or that of another kind of model."""
+    path, (name, command) = folder / "config.json", KINDS[kind]
+    try:
+        raw = json.loads(path.read_text())
+        if raw.pop("kind", None) == kind:
+            return parse(raw)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, UserError) as error:
+        raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
+    raise UserError(f"{folder} is not {name}: it was not made by `{command}`.")
 
 
 def read_model(folder: Path, make: Callable[[], M]) -> M:

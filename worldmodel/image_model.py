@@ -1,17 +1,15 @@
 """What is kept of images: a VQ-VAE, the prior over its codes, and where there is one a second stage (§4.1, §4.2)."""
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from worldmodel.errors import UserError
 from worldmodel.files import new_folder
-from worldmodel.folders import find_model, read_model, with_tuples, write_model
+from worldmodel.folders import find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.image import ImageConfig, ImageVQVAE
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
 from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
@@ -82,7 +80,7 @@ class ImageModel(nn.Module):
     def save_pretrained(self, folder: str | Path, *, card: str) -> None:
         """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`, in place of what was there."""
         with new_folder(Path(folder)) as new:
-            write_model(new, self, {"kind": "image", **dataclasses.asdict(self.config)}, card)
+            write_model(new, "image", self, self.config, card)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -91,21 +89,15 @@ class ImageModel(nn.Module):
         Raises `UserError` when there is no such model, it is not one of images, or its files are damaged.
         """
         folder = find_model(name)
-        config = _read_config(folder / "config.json")
+        config = read_config(folder, "image", _parse)
         return read_model(folder, lambda: cls(config))
 
 
-def _read_config(path: Path) -> ImageModelConfig:
-    try:
-        raw = json.loads(path.read_text())
-        if raw.get("kind") == "image":
-            second = raw["second_stage"]
-            return ImageModelConfig(
-                ImageConfig(**with_tuples(raw["image"])),
-                PixelCNNConfig(**with_tuples(raw["prior"])),
-                None if second is None else GlobalConfig(**with_tuples(second)),
-                tuple(raw["classes"]),
-            )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError) as error:
-        raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
-    raise UserError(f"{path.parent} is not a model of images: it was not made by `worldmodel train-image`.")
+def _parse(raw: dict[str, Any]) -> ImageModelConfig:
+    second = raw["second_stage"]
+    return ImageModelConfig(
+        ImageConfig(**with_tuples(raw["image"])),
+        PixelCNNConfig(**with_tuples(raw["prior"])),
+        None if second is None else GlobalConfig(**with_tuples(second)),
+        tuple(raw["classes"]),
+    )

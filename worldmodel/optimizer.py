@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from worldmodel.precision import multiplies_bfloat16
+from worldmodel.precision import fast_dtype
 
 WEIGHT_DECAY = 0.01
 MOMENTUM = 0.95
@@ -82,9 +82,7 @@ def _move_kernel(matrix: Tensor, gradient: Tensor, momentum: Tensor, learning_ra
 
 def _orthogonal(matrix: Tensor) -> Tensor:
     """Nearly U V^T of a matrix U S V^T: five Newton-Schulz iterations, which leave singular values about .7 to 1.2."""
-    x = matrix / matrix.norm().clamp(min=1e-7)
-    if multiplies_bfloat16(x.device):
-        x = x.bfloat16()
+    x = (matrix / matrix.norm().clamp(min=1e-7)).to(fast_dtype(matrix.device))
     wide = len(x) <= x.shape[1]
     x = x if wide else x.T
     for _ in range(5):

@@ -57,7 +57,7 @@ def some_state(world: WorldModel, batch: int) -> WorldState:
 
 
 @torch.inference_mode()
-def stages(world: WorldModel, batch: int, *, seconds: float = 1.0) -> list[Stage]:
+def stages(world: WorldModel, batch: int, seconds: float) -> list[Stage]:
     """The parts of a step of `batch` rows, each measured by itself for `seconds`; "bookkeeping" is what they leave."""
     state, rngs = some_state(world, batch), generators(0, batch)
     action = torch.zeros(batch, dtype=torch.int64, device=state.codes.device)

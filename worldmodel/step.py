@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.optimizer import Optimizer
-from worldmodel.precision import multiplies_bfloat16
+from worldmodel.precision import fast_dtype
 
 Batch = dict[str, Tensor]
 Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
@@ -58,7 +58,8 @@ class TrainingStep:
         return taken
 
     def _take(self, batch: Batch) -> Taken:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=multiplies_bfloat16(self._device)):
+        rounded = fast_dtype(self._device) == torch.bfloat16
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=rounded):
             loss, scalars = self._loss(batch)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._optimizer.parameters, 1.0)

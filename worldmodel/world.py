@@ -1,7 +1,5 @@
 """The world model: a video VQ-VAE and its prior, stepped together in the latent space."""
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from worldmodel.allocator import keep_freed_memory
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.files import new_folder, read_tensors, write_tensors
-from worldmodel.folders import find_model, read_model, with_tuples, write_model
+from worldmodel.folders import find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
 from worldmodel.video import VideoConfig, VideoVQVAE
 
@@ -161,7 +159,7 @@ class WorldModel(nn.Module):
         ):
             raise UserError(f"{folder} holds something that is not a model: save it elsewhere.")
         with new_folder(folder) as new:
-            write_model(new, self, dataclasses.asdict(self.config), card)
+            write_model(new, "world", self, self.config, card)
             if self.contexts is not None:
                 contexts = {
                     "codes": self.contexts.codes.to(torch.int16),
@@ -179,7 +177,7 @@ class WorldModel(nn.Module):
         """
         keep_freed_memory()
         folder = find_model(name)
-        config = _read_config(folder / "config.json")
+        config = read_config(folder, "world", _parse)
         contexts = _read_contexts(folder, config)
         world = read_model(folder, lambda: cls(config, contexts))
         return fast_layout(world.to(device, dtype))
@@ -194,19 +192,13 @@ def fast_layout(module: M) -> M:
     return module
 
 
-def _read_config(path: Path) -> WorldConfig:
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text())
-        video, dynamics = (
-            VideoConfig(**with_tuples(raw.pop("video"))),
-            DynamicsConfig(**with_tuples(raw.pop("dynamics"))),
-        )
-        config = WorldConfig(video, dynamics, **with_tuples(raw))
-        if len(config.action_meanings) != dynamics.n_actions or not config.fps > 0:
-            raise ValueError("its actions and their names differ in number, or it has no frame rate")
-        return config
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, UserError) as error:
-        raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
+def _parse(raw: dict[str, Any]) -> WorldConfig:
+    video = VideoConfig(**with_tuples(raw.pop("video")))
+    dynamics = DynamicsConfig(**with_tuples(raw.pop("dynamics")))
+    config = WorldConfig(video, dynamics, **with_tuples(raw))
+    if len(config.action_meanings) != dynamics.n_actions or not config.fps > 0:
+        raise ValueError("its actions and their names differ in number, or it has no frame rate")
+    return config
 
 
 def _read_contexts(folder: Path, config: WorldConfig) -> ContextBank | None:
