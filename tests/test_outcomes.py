@@ -16,13 +16,15 @@ LENGTHS = [40, 25, 60]
 PAID = {0: [7], 2: [3, 50]}  # steps of an episode that pay
 
 
-def sparse_store() -> EpisodeStore:
-    """Three rewards and two ends in 125 steps."""
+def sparse_store(*, an_end_that_pays: bool = False) -> EpisodeStore:
+    """Three rewards and two ends in 125 steps; if asked to, one of the ends pays, and another step costs."""
     address = f"memory://{uuid.uuid4()}"
     store = EpisodeStore.create(address, frame_shape=FRAME_SHAPE, n_actions=N_ACTIONS, provenance=PROVENANCE)
     for number, steps in enumerate(LENGTHS):
         rewards = np.zeros(steps)
         rewards[PAID.get(number, [])] = 1
+        if an_end_that_pays:
+            rewards[-1] = (1, -1, 0)[number]
         store.append(dataclasses.replace(make_episode(steps, number, FRAME_SHAPE), rewards=rewards))
     return store
 
@@ -31,18 +33,14 @@ def some_codes(store: EpisodeStore) -> torch.Tensor:
     return torch.randint(N_CODES, (int(store.lengths.sum()) + len(store), *CODE_SHAPE), dtype=torch.int16)
 
 
-def test_half_of_the_draws_are_of_rare_steps_and_their_weight_makes_up_for_it() -> None:
+def test_half_of_the_draws_are_of_rare_steps() -> None:
     store = sparse_store()
     steps = OutcomeDataset(store, some_codes(store), 7, size=4000, seed=0)
     items = [steps[i] for i in range(len(steps))]
-    paid = torch.stack([item["rewards"][0] == 1 for item in items])
-    ended = torch.stack([item["terminated"][0] for item in items])
-    weight = torch.cat([item["weight"] for item in items])
-    assert (paid | ended).float().mean().item() == pytest.approx(0.5 + 0.5 * 5 / 125, abs=0.03)
-    assert weight.mean().item() == pytest.approx(1, abs=0.05)
-    # As often, so weighed, as in the recordings.
-    assert (weight * paid).mean().item() == pytest.approx(3 / 125, rel=0.1)
-    assert (weight * ended).mean().item() == pytest.approx(2 / 125, rel=0.1)
+    rare = torch.stack([(item["rewards"][0] == 1) | item["terminated"][0] for item in items]).float().mean().item()
+    assert rare == pytest.approx(0.5 + 0.5 * 5 / 125, abs=0.03)
+    assert steps.unusual_rewards == [1]
+    assert rare / (1 - rare) == pytest.approx(steps.boost * 5 / 120, rel=0.1)
     seen = {steps.locate(i) for i in range(len(steps))}
     assert seen == {(episode, t) for episode, length in enumerate(LENGTHS) for t in range(length)}
 
@@ -65,7 +63,40 @@ def test_where_nothing_is_rare_every_step_is_as_likely_as_any_other() -> None:
     episode = make_episode(30, 1, FRAME_SHAPE)  # it pays another amount at each step, and never terminates
     store.append(episode)
     steps = OutcomeDataset(store, some_codes(store), 7, size=100, seed=0)
-    assert all(steps[i]["weight"].item() == 1 for i in range(100))
+    assert steps.boost == 1 and not len(steps.unusual_rewards)
+    assert len({steps.locate(i) for i in range(100)}) > 20
+
+
+class Constant(torch.nn.Module):
+    """The same outcome everywhere: the best of them are the shares of the recordings."""
+
+    def __init__(self, shares: list[float], ends: float) -> None:
+        super().__init__()
+        self.reward = torch.nn.Parameter(torch.tensor(shares).log())
+        self.termination = torch.nn.Parameter(torch.tensor(ends).logit())
+
+    def forward(self, foreseen: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.reward.expand(len(before), -1), self.termination.expand(len(before))
+
+
+def test_what_is_shown_too_often_is_learned_as_rare_as_it_is() -> None:
+    """Nothing pulls at the shares of the recordings, where an end pays and another does not; much does elsewhere."""
+    store, world = sparse_store(an_end_that_pays=True), tiny_world().float()
+    rewards, ends = store.flat("rewards"), store.flat("terminated")
+    counts = [int((rewards == value).sum()) for value in (-1, 0, 1)]
+    assert counts == [1, 120, 4] and ends.sum() == 2 and (ends & (rewards != 0)).sum() == 1
+    for shares, share_of_ends, pull in (
+        ([n / 125 for n in counts], 2 / 125, False),
+        ([1 / 3, 1 / 3, 1 / 3], 1 / 2, True),
+        ([0.2, 0.4, 0.4], 0.4, True),  # as they are shown, or nearly
+    ):
+        constant = Constant(shares, share_of_ends)
+        world.dynamics.outcome = constant  # type: ignore[assignment]
+        objective = OutcomeObjective(world.dynamics, store, some_codes(store), size=2500)
+        loss, _ = objective.loss(objective.dataset.batch(0, 2500))
+        loss.backward()
+        pulls = torch.cat([constant.reward.grad, constant.termination.grad[None]]).abs()  # type: ignore[index, list-item]
+        assert pulls.max() < 0.02 if not pull else pulls.max() > 0.1
 
 
 def test_outcomes_are_learned_without_touching_the_prior() -> None:

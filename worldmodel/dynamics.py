@@ -109,9 +109,10 @@ class Dynamics(nn.Module):
     def adopt(self, codebook: Tensor) -> None:
         """Start from the tokenizer's view of its codes, float [K, D]: those that look alike are embedded alike."""
         likeness = (codebook - codebook.mean(0)) / codebook.std()
-        looks = self.embed.weight.view(-1, len(codebook), self.config.width)
-        looks *= len(looks) ** -0.5  # they add up
-        for table in (*looks, self.head.embed.weight, self.head.logits.weight):
+        looks, changes = (part.embed.weight.view(-1, len(codebook), self.config.width) for part in (self, self.outcome))
+        for tables in (looks, changes):
+            tables *= len(tables) ** -0.5  # they add up
+        for table in (*looks, *changes, self.head.embed.weight, self.head.logits.weight):
             directions = torch.randn(codebook.shape[1], table.shape[1], device=table.device)
             spread = table.std() * codebook.shape[1] ** -0.5
             table.copy_((spread * likeness @ directions).view_as(table))

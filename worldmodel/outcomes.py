@@ -1,5 +1,7 @@
 """What the prior's outcomes, reward and termination, are trained for, once its frames are learned."""
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,22 +19,21 @@ OFTEN = 0.5  # share of the steps shown that are drawn from those with a rare ou
 class OutcomeDataset(WindowDataset):
     """Single steps with their past, half of them drawn from those with a rare outcome: an end, or an unusual reward.
 
-    Items are those of `WindowDataset`, of two frames, and "weight", float32 [1]: how much more often such a step
-    occurs in the recordings than here, by which what is learned here becomes true of the recordings.
+    Items are those of `WindowDataset`, of two frames.
     """
 
     def __init__(self, store: EpisodeStore, codes: Tensor, past: int, *, size: int, seed: int) -> None:
         super().__init__(store, 2, size=size, seed=seed, frames=codes, past=past)
-        rewards = store.flat("rewards")
+        rewards, ends = store.flat("rewards"), store.flat("terminated")
         values, counts = np.unique(rewards, return_counts=True)
-        ends = store.flat("terminated")
-        rare = ends | (rewards != values[counts.argmax()])
-        if rare.mean() >= OFTEN:
-            rare = ends  # rewards are seen often enough
-        self._rare = np.flatnonzero(rare)
-        shown = np.full(len(rare), (1 - OFTEN if len(self._rare) else 1) / len(rare))
-        shown[rare] += OFTEN / max(len(self._rare), 1)
-        self._steps["weight"] = torch.from_numpy((1 / len(rare) / shown).astype(np.float32))
+        unusual = rewards != values[counts.argmax()]
+        if (unusual | ends).mean() >= OFTEN:
+            unusual[:] = False  # rewards are seen often enough
+        self._rare = np.flatnonzero(unusual | ends)
+        self.unusual_rewards = np.unique(rewards[unusual])
+        share = len(self._rare) / len(rewards)
+        self.boost = (1 - OFTEN + OFTEN / share) / (1 - OFTEN) if share else 1.0
+        """How many times more often a rare step is shown than any other, by their shares in the recordings."""
 
     def locate(self, index: int) -> tuple[int, int]:
         """(episode, step) of item `index`."""
@@ -48,6 +49,10 @@ class OutcomeDataset(WindowDataset):
 class OutcomeObjective:
     """Cross entropy of the reward and the termination of a step, given a frame as the prior draws it.
 
+    The logits learn what is true of the recordings: where a class is shown more often than it occurs, the logarithm of
+    how much more is added to its logit for the loss (logit adjustment, Menon et al., 2021). Weighing the loss instead
+    would be as true, and would have the few rare steps count for next to nothing.
+
     Each code of the drawn frame is drawn given the true ones before it, so that it is about the frame that came, in the
     prior's own words. What the prior cannot draw, such as a score in the picture, an outcome must not rely on. The
     prior itself stays as it is.
@@ -60,9 +65,10 @@ class OutcomeObjective:
         self.dynamics, self.model = dynamics, dynamics.outcome
         self.reward_values = dynamics.reward_values
         self.dataset = OutcomeDataset(store, codes, dynamics.config.reach - 1, size=size, seed=seed)
+        values = self.reward_values
+        self._unusual = torch.isin(values, torch.from_numpy(self.dataset.unusual_rewards).to(values))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        weight = batch["weight"].squeeze(1)  # [B]
         past, no_action = self.dynamics.config.reach - 1, self.dynamics.no_action
         codes, actions = withhold(batch["frames"].long(), batch["actions"], past, no_action)  # [B, reach + 1, h, w]
         with torch.no_grad():
@@ -72,9 +78,15 @@ class OutcomeObjective:
             after, _ = self.dynamics.head.draw(context, uniforms, 1.0)
         reward_logits, termination_logits = self.model(foreseen, before[:, -1], after)
         reward_class = (batch["rewards"] - self.reward_values).abs().argmin(-1)
-        reward = (F.cross_entropy(reward_logits.float(), reward_class, reduction="none") * weight).mean()
-        ends = batch["terminated"].squeeze(1).float()
-        termination = F.binary_cross_entropy_with_logits(termination_logits.float(), ends, weight)
+        unusual, ends = self._unusual[reward_class], batch["terminated"].squeeze(1)
+        boost = self.dataset.boost
+        shown = reward_logits.float() + math.log(boost) * self._unusual
+        # A step that is shown for its end is of a usual reward too often, and one shown for its reward ends too rarely.
+        weight = torch.where(ends & ~unusual, 1 / boost, 1.0)
+        reward = (F.cross_entropy(shown, reward_class, reduction="none") * weight).mean()
+        weight = torch.where(unusual & ~ends, 1 / boost, 1.0)
+        shown = termination_logits.float() + math.log(boost)
+        termination = F.binary_cross_entropy_with_logits(shown, ends.float(), weight)
         return reward + termination, {"reward": reward, "termination": termination}
 
     def pictures(self) -> dict[str, Tensor]:
