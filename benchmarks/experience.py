@@ -89,7 +89,12 @@ def main(args: Args) -> None:
     choice = args.world
     model = choice.load(fast_dtype())
     assert model is not None
-    result: dict[str, Any] = {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "worlds": {}}
+    result: dict[str, Any] = {
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "dtype": str(fast_dtype()),
+        "worlds": {},
+    }
     for obs in ("pixels", "latents", "history"):
         envs = ImaginedVectorEnv(model, 64, obs=obs, autoreset_mode="SameStep")  # type: ignore[arg-type]
         result["worlds"][f"dream of {choice.model}, {obs}"] = collect(envs)

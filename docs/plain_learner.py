@@ -69,7 +69,7 @@ def learn(envs: VectorEnv, steps: int, seed: int = 0) -> list[float]:
 
 def main(model: str = "doom-take-cover", steps: int = 300_000, num_envs: int = 64, horizon: int = 525) -> None:
     """Learn in dreams of `model`, a bundled name or a folder, and print what the last 100 episodes earned."""
-    dreams = {"model": model, "obs": "history", "horizon": horizon, "dtype": torch.bfloat16}
+    dreams = {"model": model, "obs": "history", "horizon": horizon}
     learn(gymnasium.make_vec("envs:worldmodel/Imagined-v0", num_envs, **dreams), steps)
 
 

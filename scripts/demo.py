@@ -32,9 +32,9 @@ class Args:
     """Folder for pictures, films, the recording, the model and report.json."""
     episodes: int = 24
     """Doom episodes to learn from."""
-    tokenizer_steps: int = 800
-    prior_steps: int = 700
-    outcome_steps: int = 200
+    tokenizer_steps: int = 450
+    prior_steps: int = 350
+    outcome_steps: int = 100
 
 
 def main(args: Args) -> None:
@@ -74,7 +74,10 @@ def _doom(args: Args) -> Result:
     collect.main(collect.Args(DOOM, training, args.episodes, num_envs=2))
     collect.main(collect.Args(DOOM, heldout, 4, num_envs=2, seed=HELDOUT_SEED))
     recipe = Recipe(
-        tokenizer_steps=args.tokenizer_steps, prior_steps=args.prior_steps, outcome_steps=args.outcome_steps
+        tokenizer_steps=args.tokenizer_steps,
+        prior_steps=args.prior_steps,
+        outcome_steps=args.outcome_steps,
+        prior_batch=2,  # a CPU without matrix units takes half a second for such a step, too
     )
     train.main(train.Args(training, out, recipe=recipe))
     model = out / "model"

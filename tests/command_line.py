@@ -5,12 +5,14 @@ import io
 import sys
 from unittest import mock
 
+import torch
+
 from scripts import cli
 
 
 def run(*words: object) -> int:
     """The exit code of `worldmodel WORDS`."""
-    with mock.patch.object(sys, "argv", ["worldmodel", *map(str, words)]):
+    with mock.patch.object(sys, "argv", ["worldmodel", *map(str, words)]), torch.random.fork_rng():
         try:
             return cli.main()
         except SystemExit as asked:  # for help

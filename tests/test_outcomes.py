@@ -10,9 +10,10 @@ import torch
 from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
 from tests.tiny_world import CODE_SHAPE, FRAME_SHAPE, N_CODES, tiny_world
 from worldmodel.episodes import EpisodeStore
-from worldmodel.outcomes import OutcomeDataset, OutcomeObjective
+from worldmodel.outcomes import OutcomeDataset, OutcomeObjective, reward_classes
 
 LENGTHS = [40, 25, 60]
+VALUES = torch.tensor([-1.0, 0.0, 1.0])
 PAID = {0: [7], 2: [3, 50]}  # steps of an episode that pay
 
 
@@ -35,11 +36,11 @@ def some_codes(store: EpisodeStore) -> torch.Tensor:
 
 def test_half_of_the_draws_are_of_rare_steps() -> None:
     store = sparse_store()
-    steps = OutcomeDataset(store, some_codes(store), 7, size=4000, seed=0)
+    steps = OutcomeDataset(store, some_codes(store), 7, reward_values=VALUES, size=4000, seed=0)
     items = [steps[i] for i in range(len(steps))]
     rare = torch.stack([(item["rewards"][0] == 1) | item["terminated"][0] for item in items]).float().mean().item()
     assert rare == pytest.approx(0.5 + 0.5 * 5 / 125, abs=0.03)
-    assert steps.unusual_rewards == [1]
+    assert steps.unusual.tolist() == [True, False, True]
     assert rare / (1 - rare) == pytest.approx(steps.boost * 5 / 120, rel=0.1)
     seen = {steps.locate(i) for i in range(len(steps))}
     assert seen == {(episode, t) for episode, length in enumerate(LENGTHS) for t in range(length)}
@@ -50,7 +51,7 @@ def test_ends_are_shown_often_even_where_every_reward_is_another() -> None:
     store = EpisodeStore.create(address, frame_shape=FRAME_SHAPE, n_actions=N_ACTIONS, provenance=PROVENANCE)
     for _ in range(2):
         store.append(make_episode(40, 0, FRAME_SHAPE))
-    steps = OutcomeDataset(store, some_codes(store), 7, size=1000, seed=0)
+    steps = OutcomeDataset(store, some_codes(store), 7, reward_values=VALUES, size=1000, seed=0)
     ended = torch.stack([steps[i]["terminated"][0] for i in range(1000)])
     assert ended.float().mean().item() == pytest.approx(0.5, abs=0.06)
     with pytest.raises(IndexError):
@@ -62,8 +63,8 @@ def test_where_nothing_is_rare_every_step_is_as_likely_as_any_other() -> None:
     store = EpisodeStore.create(address, frame_shape=FRAME_SHAPE, n_actions=N_ACTIONS, provenance=PROVENANCE)
     episode = make_episode(30, 1, FRAME_SHAPE)  # it pays another amount at each step, and never terminates
     store.append(episode)
-    steps = OutcomeDataset(store, some_codes(store), 7, size=100, seed=0)
-    assert steps.boost == 1 and not len(steps.unusual_rewards)
+    steps = OutcomeDataset(store, some_codes(store), 7, reward_values=VALUES, size=100, seed=0)
+    assert steps.boost == 1 and not steps.unusual.any()
     assert len({steps.locate(i) for i in range(100)}) > 20
 
 
@@ -97,6 +98,14 @@ def test_what_is_shown_too_often_is_learned_as_rare_as_it_is() -> None:
         loss.backward()
         pulls = torch.cat([constant.reward.grad, constant.termination.grad[None]]).abs()  # type: ignore[index, list-item]
         assert pulls.max() < 0.02 if not pull else pulls.max() > 0.1
+
+
+def test_rewards_between_the_values_that_are_told_apart_are_as_rare_as_their_nearest() -> None:
+    store = sparse_store()
+    values = torch.tensor([-0.2, 0.3, 0.9])  # as quantiles of many rewards may lie: none of them was paid
+    steps = OutcomeDataset(store, some_codes(store), 7, reward_values=values, size=8, seed=0)
+    assert steps.unusual.tolist() == [False, True, True]
+    assert reward_classes(torch.tensor([0.0, 1.0, 0.2]), values).tolist() == [0, 2, 1]
 
 
 def test_outcomes_are_learned_without_touching_the_prior() -> None:

@@ -15,6 +15,7 @@ from scripts import bench_speed
 from tests.tiny_world import CODE_SHAPE, N_ACTIONS, tiny_world
 from worldmodel.code_head import invert_cdf
 from worldmodel.errors import UserError
+from worldmodel.precision import fast_dtype
 from worldmodel.speed import matmul_rate, measure_speed, precision_cost, some_state, stages
 from worldmodel.state import WorldState
 from worldmodel.world import WorldModel
@@ -88,6 +89,15 @@ def test_a_copy_of_less_precision_is_a_little_off_and_the_same_model_is_not() ->
 def test_bench_speed_refuses_what_measures_nothing(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="Speed is measured"):
         bench_speed.main(bench_speed.Args(**wrong))
+
+
+@pytest.mark.parametrize(("units", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_multiplies_bfloat16_where_it_has_units_for_it(
+    units: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units})
+    assert fast_dtype() == dtype
+    assert fast_dtype("cuda") == torch.bfloat16
 
 
 def test_bench_speed_writes_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
 from worldmodel.episodes import EpisodeStore
 from worldmodel.world import WorldModel
 
+ROOT = Path(__file__).parent.parent
 SIZE = (28, 28, 3)
 STEPS = ["--tokenizer-steps", "3", "--prior-steps", "2", "--outcome-steps", "2"]
 
@@ -121,11 +122,11 @@ def test_actions_are_given_by_name_count_id_or_file(trained: Path, tmp_path: Pat
 
 
 def test_the_same_command_writes_the_same_dream(trained: Path, tmp_path: Path) -> None:
-    dreams = []
-    for name in ("one", "two"):
-        run("imagine", "--model", trained / "run" / "model", "--actions", "left*5", "--out", tmp_path / name)
-        dreams.append(np.load(tmp_path / name / "dream.npz")["frames"])
-    np.testing.assert_array_equal(*dreams)
+    words = ["imagine", "--model", trained / "run" / "model", "--actions", "left*5", "--out"]
+    assert run(*words, tmp_path / "one") == 0
+    elsewhere = [sys.executable, "-m", "scripts.cli", *words, tmp_path / "two"]
+    assert subprocess.run(elsewhere, cwd=ROOT, capture_output=True).returncode == 0
+    np.testing.assert_array_equal(*(np.load(tmp_path / name / "dream.npz")["frames"] for name in ("one", "two")))
 
 
 def test_ctrl_c_ends_a_training_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_ctrl_c_ends_a_training_cleanly_and_the_same_command_goes_on(tmp_path: P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list((tmp_path / "run").glob("tokenizer/events*")):

@@ -62,7 +62,7 @@ def read_config(folder: Path, kind: Kind, parse: Callable[[dict[str, Any]], C]) 
     path, (name, command) = folder / "config.json", KINDS[kind]
     try:
         raw = json.loads(path.read_text())
-        if raw.pop("kind", None) == kind:
+        if raw.pop("kind", "world") == kind:
             return parse(raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, UserError) as error:
         raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error

@@ -19,19 +19,22 @@ OFTEN = 0.5  # share of the steps shown that are drawn from those with a rare ou
 class OutcomeDataset(WindowDataset):
     """Single steps with their past, half of them drawn from those with a rare outcome: an end, or an unusual reward.
 
-    Items are those of `WindowDataset`, of two frames.
+    Items are those of `WindowDataset`, of two frames. `unusual`, bool [R], says which of `reward_values` are shown more
+    often than they occur.
     """
 
-    def __init__(self, store: EpisodeStore, codes: Tensor, past: int, *, size: int, seed: int) -> None:
+    def __init__(
+        self, store: EpisodeStore, codes: Tensor, past: int, *, reward_values: Tensor, size: int, seed: int
+    ) -> None:
         super().__init__(store, 2, size=size, seed=seed, frames=codes, past=past)
-        rewards, ends = store.flat("rewards"), store.flat("terminated")
-        values, counts = np.unique(rewards, return_counts=True)
-        unusual = rewards != values[counts.argmax()]
-        if (unusual | ends).mean() >= OFTEN:
+        ends = store.flat("terminated")
+        classes = reward_classes(torch.from_numpy(store.flat("rewards")), reward_values.cpu()).numpy()
+        unusual = np.arange(len(reward_values)) != np.bincount(classes).argmax()
+        if (unusual[classes] | ends).mean() >= OFTEN:
             unusual[:] = False  # rewards are seen often enough
-        self._rare = np.flatnonzero(unusual | ends)
-        self.unusual_rewards = np.unique(rewards[unusual])
-        share = len(self._rare) / len(rewards)
+        self.unusual = torch.from_numpy(unusual)
+        self._rare = np.flatnonzero(unusual[classes] | ends)
+        share = len(self._rare) / len(ends)
         self.boost = (1 - OFTEN + OFTEN / share) / (1 - OFTEN) if share else 1.0
         """How many times more often a rare step is shown than any other, by their shares in the recordings."""
 
@@ -64,9 +67,10 @@ class OutcomeObjective:
         """`codes`: int16 [F, h, w], all frames of the store."""
         self.dynamics, self.model = dynamics, dynamics.outcome
         self.reward_values = dynamics.reward_values
-        self.dataset = OutcomeDataset(store, codes, dynamics.config.reach - 1, size=size, seed=seed)
-        values = self.reward_values
-        self._unusual = torch.isin(values, torch.from_numpy(self.dataset.unusual_rewards).to(values))
+        self.dataset = OutcomeDataset(
+            store, codes, dynamics.config.reach - 1, reward_values=self.reward_values, size=size, seed=seed
+        )
+        self._unusual = self.dataset.unusual.to(self.reward_values.device)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         past, no_action = self.dynamics.config.reach - 1, self.dynamics.no_action
@@ -77,7 +81,7 @@ class OutcomeObjective:
             uniforms = torch.rand(len(context), context[0, 0].numel(), device=context.device)
             after, _ = self.dynamics.head.draw(context, uniforms, 1.0)
         reward_logits, termination_logits = self.model(foreseen, before[:, -1], after)
-        reward_class = (batch["rewards"] - self.reward_values).abs().argmin(-1)
+        reward_class = reward_classes(batch["rewards"].squeeze(1), self.reward_values)
         unusual, ends = self._unusual[reward_class], batch["terminated"].squeeze(1)
         boost = self.dataset.boost
         shown = reward_logits.float() + math.log(boost) * self._unusual
@@ -94,3 +98,8 @@ class OutcomeObjective:
 
     def trouble(self) -> str | None:
         return None
+
+
+def reward_classes(rewards: Tensor, values: Tensor) -> Tensor:
+    """Which of the values, float [R], is the nearest to each reward, float [N]: int64 [N]."""
+    return (rewards[:, None] - values).abs().argmin(-1)
