@@ -34,7 +34,7 @@ class Args:
     """Doom episodes to learn from."""
     tokenizer_steps: int = 450
     prior_steps: int = 350
-    outcome_steps: int = 100
+    outcome_steps: int = 150
 
 
 def main(args: Args) -> None:

@@ -108,6 +108,15 @@ def test_rewards_between_the_values_that_are_told_apart_are_as_rare_as_their_nea
     assert reward_classes(torch.tensor([0.0, 1.0, 0.2]), values).tolist() == [0, 2, 1]
 
 
+def test_a_new_head_starts_from_the_shares_of_the_recordings() -> None:
+    store, world = sparse_store(), tiny_world().float()
+    objective = OutcomeObjective(world.dynamics, store, some_codes(store), size=8)
+    objective.adopt_shares()
+    outcome = world.dynamics.outcome
+    assert outcome.reward.bias.exp().tolist() == pytest.approx([1 / 128, 123 / 128, 4 / 128])
+    assert outcome.termination.bias.exp().item() == pytest.approx(3 / 127)
+
+
 def test_outcomes_are_learned_without_touching_the_prior() -> None:
     store, world = sparse_store(), tiny_world().float().requires_grad_(True)
     objective = OutcomeObjective(world.dynamics, store, some_codes(store), size=8)

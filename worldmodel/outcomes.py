@@ -33,6 +33,9 @@ class OutcomeDataset(WindowDataset):
         if (unusual[classes] | ends).mean() >= OFTEN:
             unusual[:] = False  # rewards are seen often enough
         self.unusual = torch.from_numpy(unusual)
+        counts = torch.from_numpy(np.bincount(classes, minlength=len(reward_values)))
+        self.shares = (counts + 1) / (len(ends) + len(reward_values))  # of each class in the recordings, none of them 0
+        self.share_of_ends = (int(ends.sum()) + 1) / (len(ends) + 2)
         self._rare = np.flatnonzero(unusual[classes] | ends)
         share = len(self._rare) / len(ends)
         self.boost = (1 - OFTEN + OFTEN / share) / (1 - OFTEN) if share else 1.0
@@ -71,6 +74,12 @@ class OutcomeObjective:
             store, codes, dynamics.config.reach - 1, reward_values=self.reward_values, size=size, seed=seed
         )
         self._unusual = self.dataset.unusual.to(self.reward_values.device)
+
+    @torch.no_grad()
+    def adopt_shares(self) -> None:
+        """Start from how often each reward, and an end, occurs: most of the way for what is rare."""
+        self.dynamics.outcome.reward.bias.copy_(self.dataset.shares.log())
+        self.dynamics.outcome.termination.bias.fill_(math.log(self.dataset.share_of_ends))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         past, no_action = self.dynamics.config.reach - 1, self.dynamics.no_action

@@ -124,6 +124,8 @@ def learn_prior(
     outcomes = OutcomeObjective(
         world.dynamics.eval(), store, codes, size=recipe.outcome_steps * OUTCOME_BATCH, seed=recipe.seed
     )
+    if start is None:
+        outcomes.adopt_shares()
     schedule = FitConfig(recipe.outcome_steps, OUTCOME_BATCH, OUTCOME_LR, seed=recipe.seed)
     fit(outcomes, schedule, folder / f"outcomes_after_{steps}")  # a prior that went on needs new ones
     world.contexts = _contexts(store, codes)
