@@ -8,7 +8,7 @@ INSTALL := $(BIN)/pip install --constraint requirements.lock --editable
 .PHONY: help demo test lint install clean
 
 help:
-	@echo "make demo     dreams from a bundled model, then the whole loop live in Doom (two to five minutes on two cores)"
+	@echo "make demo     dreams from a bundled model, then the whole loop live in Doom (about five minutes on two cores)"
 	@echo "make test     ruff, mypy and the tests"
 	@echo "make lint     ruff and mypy alone"
 	@echo "make install  the package with every extra, editable, in .venv"
