@@ -92,7 +92,7 @@ def main(args: Args) -> None:
     result: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "dtype": str(fast_dtype()),
+        "dtype": str(fast_dtype()).removeprefix("torch."),
         "worlds": {},
     }
     for obs in ("pixels", "latents", "history"):

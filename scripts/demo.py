@@ -77,7 +77,7 @@ def _doom(args: Args) -> Result:
         tokenizer_steps=args.tokenizer_steps,
         prior_steps=args.prior_steps,
         outcome_steps=args.outcome_steps,
-        prior_batch=2,  # a CPU without matrix units takes half a second for such a step, too
+        prior_batch=2,  # half a second a step where the CPU has no matrix units for bfloat16
     )
     train.main(train.Args(training, out, recipe=recipe))
     model = out / "model"

@@ -17,7 +17,7 @@ class Args:
     """Measure a model of images: bits per dim, bits per code, and how well its codes keep pictures."""
 
     model: str
-    """A folder made by `worldmodel train-image`, or a Hub id."""
+    """A bundled name, a folder made by `worldmodel train-image`, or a Hub id."""
     data: str
     """The images that it was trained on, for the baselines; of the held-out ones too, unless there is --test."""
     test: str | None = None

@@ -16,7 +16,7 @@ class Args:
     """Draw images as a model's codes keep them; for a model with a second stage also as its three codes do."""
 
     model: str
-    """A folder made by `worldmodel train-image`, or a Hub id."""
+    """A bundled name, a folder made by `worldmodel train-image`, or a Hub id."""
     data: str
     """Images: CIFAR-10's own files, sheets of images, a folder of images a class, or an episode store."""
     out: Path = Path("runs/reconstructions.png")

@@ -18,7 +18,7 @@ class Args:
     """Draw new images from a model's prior."""
 
     model: str
-    """A folder made by `worldmodel train-image`, or a Hub id."""
+    """A bundled name, a folder made by `worldmodel train-image`, or a Hub id."""
     out: Path = Path("runs/samples.png")
     """The picture, a row of eight images a class."""
     label: tuple[str, ...] = ()

@@ -134,10 +134,7 @@ def test_a_damaged_checkpoint_is_one_sentence(model: str, tmp_path: Path, damage
         assert "checkpoint" in refused(*command, "--steps", 128)
 
 
-def test_a_checkpoint_of_other_observations_is_refused(
-    model: str,
-    tmp_path: Path,
-) -> None:
+def test_a_checkpoint_of_other_observations_is_refused(model: str, tmp_path: Path) -> None:
     command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
     assert run(*command, "--steps", 64) == 0
     assert "another agent" in refused(*command, "--steps", 128, "--obs", "latents")

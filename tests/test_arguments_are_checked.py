@@ -1,13 +1,12 @@
 """Arguments that make no sense are one sentence and exit code 2, before anything is done or written."""
 
-import sys
 from pathlib import Path
 
 import pytest
 from made_episodes import PROVENANCE, make_episode
 from tiny_world import FRAME_SHAPE, N_ACTIONS, tiny_world
 
-from scripts import cli
+from tests.command_line import refused
 from worldmodel.episodes import EpisodeStore
 
 CORRIDOR = "corridor:Corridor-v0"
@@ -60,13 +59,10 @@ def test_an_argument_that_makes_no_sense_is_named(
     sentence: str,
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = files(place)
     monkeypatch.chdir(place)
-    monkeypatch.setattr(sys, "argv", ["worldmodel", *command.split()])
-    assert cli.main() == 2
-    error = capsys.readouterr().err
+    error = refused(*command.split())
     assert sentence in error
     assert error.count("\n") == 1
     assert files(place) == before

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.recording import sticky_random
-from scripts import cli
 from scripts.collect import Args, main, parse_settings
+from tests.command_line import refused
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 
@@ -179,17 +179,12 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
 def test_a_mistake_is_one_sentence_and_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     sentence: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, "deepmind_lab", None)
     store = tmp_path / "store"
-    monkeypatch.setattr(sys, "argv", ["worldmodel", "collect", *arguments, "--store", str(store), "--episodes", "2"])
-    assert cli.main() == 2
-    error = capsys.readouterr().err
-    assert sentence in error
-    assert len(error.strip().splitlines()) == 1
+    assert sentence in refused("collect", *arguments, "--store", store, "--episodes", 2)
     assert not store.exists()
 
 

@@ -114,7 +114,7 @@ def test_a_new_head_starts_from_the_shares_of_the_recordings() -> None:
     objective.adopt_shares()
     outcome = world.dynamics.outcome
     assert outcome.reward.bias.exp().tolist() == pytest.approx([1 / 128, 123 / 128, 4 / 128])
-    assert outcome.termination.bias.exp().item() == pytest.approx(3 / 127)
+    assert outcome.termination.bias.sigmoid().item() == pytest.approx(3 / 127)
 
 
 def test_outcomes_are_learned_without_touching_the_prior() -> None:

@@ -29,12 +29,12 @@ class OutcomeDataset(WindowDataset):
         super().__init__(store, 2, size=size, seed=seed, frames=codes, past=past)
         ends = store.flat("terminated")
         classes = reward_classes(torch.from_numpy(store.flat("rewards")), reward_values.cpu()).numpy()
-        unusual = np.arange(len(reward_values)) != np.bincount(classes).argmax()
+        counts = np.bincount(classes, minlength=len(reward_values))
+        unusual = np.arange(len(counts)) != counts.argmax()
         if (unusual[classes] | ends).mean() >= OFTEN:
             unusual[:] = False  # rewards are seen often enough
         self.unusual = torch.from_numpy(unusual)
-        counts = torch.from_numpy(np.bincount(classes, minlength=len(reward_values)))
-        self.shares = (counts + 1) / (len(ends) + len(reward_values))  # of each class in the recordings, none of them 0
+        self.shares = torch.from_numpy((counts + 1) / (len(ends) + len(counts)))  # of each class, none of them 0
         self.share_of_ends = (int(ends.sum()) + 1) / (len(ends) + 2)
         self._rare = np.flatnonzero(unusual[classes] | ends)
         share = len(self._rare) / len(ends)
@@ -78,8 +78,8 @@ class OutcomeObjective:
     @torch.no_grad()
     def adopt_shares(self) -> None:
         """Start from how often each reward, and an end, occurs: most of the way for what is rare."""
-        self.dynamics.outcome.reward.bias.copy_(self.dataset.shares.log())
-        self.dynamics.outcome.termination.bias.fill_(math.log(self.dataset.share_of_ends))
+        self.model.reward.bias.copy_(self.dataset.shares.log())
+        self.model.termination.bias.fill_(torch.tensor(self.dataset.share_of_ends).logit())
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         past, no_action = self.dynamics.config.reach - 1, self.dynamics.no_action
