@@ -3,10 +3,11 @@
     python benchmarks/order.py --model dmlab-seekavoid --train-store stores/arena_train --store stores/arena_test
 
 Both orders get the same tokenizer and a prior of their own, trained from scratch for the same steps on the same
-windows; then both predict the same held-out episodes, and draw frames.
+windows; then both predict the same held-out episodes, and draw frames. The figures go where those of `worldmodel
+measure` are, OUT/world.json and world.md.
 """
 
-import json
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,11 @@ from typing import Literal, get_args
 import torch
 import tyro
 
+from scripts.command import words
+from scripts.world_report import read_benchmarks, write_benchmarks
 from worldmodel.episodes import EpisodeStore
-from worldmodel.evaluation import coded_episodes, evaluate_prior
+from worldmodel.evaluation import Result, coded_episodes, evaluate_prior
+from worldmodel.folders import model_name
 from worldmodel.recipe import Recipe, learn_prior
 from worldmodel.world import WorldModel
 
@@ -31,26 +35,29 @@ class Args:
     train_store: str
     store: str
     """Held-out episodes."""
-    steps: int = 1000
+    steps: int = 400
     runs: Path = Path("runs/order")
     """Folder for the two trainings."""
-    out: Path = Path(__file__).parent / "order.json"
+    out: Path = Path(__file__).parent
 
 
 def main(args: Args) -> None:
+    name = model_name(args.model)
     video = WorldModel.from_pretrained(args.model).video
     training, heldout = EpisodeStore.open(args.train_store), EpisodeStore.open(args.store)
-    report = {}
+    orders: Result = {"steps": args.steps}
     for order in get_args(Order):
-        world = learn_prior(
-            training, video, Recipe(order=order, prior_steps=args.steps, outcome_steps=1), args.runs / order
-        )
+        recipe = Recipe(order=order, prior_steps=args.steps, outcome_steps=1)
+        world = learn_prior(training, video, recipe, args.runs / name / order)
         episodes, few = coded_episodes(heldout, world), coded_episodes(training, world, limit=1)
         bits = evaluate_prior(world, episodes, few)["bits_per_code"]
-        report[order] = {"bits_per_code": bits, "head_ms_a_frame": {b: draw_ms(world, b) for b in (1, 64)}}
-        print(order, report[order])
-    about = {"model": args.model, "train_store": args.train_store, "store": args.store, "steps": args.steps}
-    args.out.write_text(json.dumps({**about, **report}, indent=2) + "\n")
+        orders[order] = {"bits_per_code": bits, "head_ms_a_frame": {str(b): draw_ms(world, b) for b in (1, 64)}}
+        print(order, orders[order])
+    models = read_benchmarks(args.out)
+    entry = models.get(name, {})
+    commands = {**entry.get("commands", {}), "orders": shlex.join(["python", "benchmarks/order.py", *words(args)])}
+    models[name] = {**entry, "orders": orders, "commands": commands}
+    write_benchmarks(args.out, models)
 
 
 @torch.no_grad()

@@ -9,24 +9,25 @@ import tyro
 
 
 def command_line(name: str, args: Any) -> str:
-    """`worldmodel NAME` with the arguments, a dataclass, that are not the default; of OUT its last name alone.
+    """`worldmodel NAME` with the arguments, a dataclass, that are not the default."""
+    return shlex.join(["worldmodel", name, *words(args)])
 
-    Either travels, and the folder that it was made in does not.
+
+def words(args: Any) -> list[str]:
+    """The arguments, a dataclass, that are not the default; of OUT the last name alone.
+
+    That travels, and the folder that it was made in does not.
     """
-    return shlex.join(["worldmodel", name, *_words(args)])
-
-
-def _words(args: Any) -> list[str]:
-    words: list[str] = []
+    line: list[str] = []
     hints = get_type_hints(type(args), include_extras=True)
     for field in fields(args):
         value = getattr(args, field.name)
         if is_dataclass(value):
-            words += _words(value)
+            line += words(value)
         elif tyro.conf.Positional in get_args(hints[field.name]):
-            words.append(str(value))
+            line.append(str(value))
         elif value != field.default:
-            words.append(f"--{field.name.replace('_', '-')}")
+            line.append(f"--{field.name.replace('_', '-')}")
             value = Path(value.name) if field.name == "out" else value
-            words += map(str, value) if isinstance(value, tuple) else [str(value)]
-    return words
+            line += map(str, value) if isinstance(value, tuple) else [str(value)]
+    return line

@@ -14,8 +14,8 @@ class Args:
     """Bring episodes that were recorded elsewhere into a store. Run again, it goes on where it was interrupted."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """A folder of films (*.mp4 and steps.npz), a folder of folders of pictures (each with a steps.npz), or
-    minari:DATASET_ID."""
+    """A folder of films (*.mp4 and steps.npz), a folder of folders of pictures (each with a steps.npz),
+    minari:DATASET_ID, or mirrored:STORE for a store's episodes and their mirror images."""
     store: str
     """Where the store is or is to be: a folder, or any fsspec address such as s3://bucket/store."""
 

@@ -37,7 +37,7 @@ def write_benchmarks(folder: Path, models: dict[str, Result]) -> None:
 
 def markdown(models: dict[str, Result]) -> str:
     """The page of one model or more, from what world.json holds of them; what was not measured is left out."""
-    sections = (_tokenizer, _prior, _sign, _rollouts, _outcomes, _long_dream, _speed, _commands)
+    sections = (_tokenizer, _prior, _orders, _sign, _rollouts, _outcomes, _long_dream, _speed, _commands)
     parts = ["# World models on held-out episodes", *(part for section in sections for part in section(models))]
     return "\n\n".join(parts) + "\n"
 
@@ -74,6 +74,24 @@ def _prior(models: dict[str, Result]) -> Iterator[str]:
         bits = {**p["bits_per_code"], **p["baseline_bits_per_code"]}
         values = (bits[k] for k in ("true", "shuffled", "none", "unigram", "same", "bigram"))
         rows.append([name, p["order"], *map(_number, values)])
+    yield table(header, rows)
+
+
+def _orders(models: dict[str, Result]) -> Iterator[str]:
+    if not (found := _having(models, "orders")):
+        return
+    yield "## The order within a frame"
+    yield (
+        "The same codes drawn by anti-diagonals or one by one: bits a code of two short priors from scratch, trained "
+        "alike, on the episodes above; and milliseconds a frame in the head that draws the codes."
+    )
+    header = ["model", "steps", "order", "true actions", "shuffled", "no action", "batch 1, ms", "batch 64, ms"]
+    rows = []
+    for name, o in found.items():
+        for order in ("diagonal", "raster"):
+            bits, pace = o[order]["bits_per_code"], o[order]["head_ms_a_frame"]
+            row = [_number(bits[k], ".3f") for k in ("true", "shuffled", "none")]
+            rows.append([name, o["steps"], order, *row, *(_number(pace[b]) for b in ("1", "64"))])
     yield table(header, rows)
 
 

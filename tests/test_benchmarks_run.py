@@ -1,4 +1,4 @@
-"""The benchmarks of images and of speech write what they measure, by the models' names."""
+"""The benchmarks beside the commands write what they measure, by the models' names."""
 
 import json
 import subprocess
@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests.made_episodes import PROVENANCE, make_episode
+from tests.tiny_world import FRAME_SHAPE, N_ACTIONS, tiny_world
 from worldmodel.audio import AudioConfig
 from worldmodel.audio_model import AudioModel, AudioModelConfig
+from worldmodel.episodes import EpisodeStore
 from worldmodel.sounds import write_wav
 from worldmodel.wavenet import WaveNetConfig
 
@@ -22,6 +25,21 @@ def run(name: str, *argv: object) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_both_orders_within_a_frame_join_the_report_of_the_model(tmp_path: Path) -> None:
+    store = EpisodeStore.create(
+        str(tmp_path / "store"), frame_shape=FRAME_SHAPE, n_actions=N_ACTIONS, provenance=PROVENANCE
+    )
+    store.append(make_episode(40, 0, FRAME_SHAPE))
+    tiny_world().float().save_pretrained(tmp_path / "maze")
+    given = ["--model", tmp_path / "maze", "--train-store", tmp_path / "store", "--store", tmp_path / "store"]
+    run("order.py", *given, "--steps", 1, "--runs", tmp_path / "runs", "--out", tmp_path)
+    orders = json.loads((tmp_path / "world.json").read_text())["maze"]["orders"]
+    page = (tmp_path / "world.md").read_text()
+    for order in ("diagonal", "raster"):
+        assert f"| maze | 1 | {order} | {orders[order]['bits_per_code']['true']:.3f} |" in page
+    assert f"python benchmarks/order.py --model {tmp_path / 'maze'}" in page
 
 
 def test_three_models_of_images_are_compared(tmp_path: Path) -> None:

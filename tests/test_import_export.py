@@ -239,6 +239,32 @@ def test_broken_pictures_make_no_store(pictures: Path, tmp_path: Path, harm, sen
     assert not (tmp_path / "store").exists()
 
 
+def test_each_episode_is_followed_by_its_mirror_image(tmp_path: Path) -> None:
+    original = make_store(tmp_path / "original", [STEPS, STEPS + 3])  # whose actions are left, right and stay
+    mirrored = import_episodes(open_source(f"mirrored:{tmp_path / 'original'}"), str(tmp_path / "mirrored"))
+    assert len(mirrored) == 4
+    for i, episode in enumerate(original):
+        image = mirrored[2 * i + 1]
+        assert_same(mirrored[2 * i], episode)
+        np.testing.assert_array_equal(image.frames, np.flip(episode.frames, 2))
+        np.testing.assert_array_equal(image.actions, np.array([1, 0, 2])[episode.actions])
+        np.testing.assert_array_equal(image.rewards, episode.rewards)
+        assert image.seed is None  # the world does not make it from any
+    original.append(make_episode(STEPS, 7))
+    import_episodes(open_source(f"mirrored:{tmp_path / 'original'}"), str(tmp_path / "mirrored"))
+    assert_same(EpisodeStore.open(str(tmp_path / "mirrored"))[4], original[2])
+
+
+def test_actions_without_an_opposite_have_no_mirror_image(tmp_path: Path) -> None:
+    turns = {**PROVENANCE, "action_meanings": ["forward", "look left", "leftmost"]}
+    store = EpisodeStore.create(str(tmp_path / "turns"), frame_shape=(6, 8, 3), n_actions=3, provenance=turns)
+    with pytest.raises(UserError, match="is empty"):
+        open_source(f"mirrored:{tmp_path / 'turns'}")
+    store.append(make_episode(STEPS))
+    with pytest.raises(UserError, match="has no action look right, as its mirror images would need"):
+        open_source(f"mirrored:{tmp_path / 'turns'}")
+
+
 def test_nothing_to_import_is_said(tmp_path: Path) -> None:
     for source, sentence in ((tmp_path / "absent", "no folder"), (tmp_path, "neither films")):
         with pytest.raises(UserError, match=sentence):

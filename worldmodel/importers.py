@@ -4,6 +4,9 @@ A recording is one of
 
 - `minari:DATASET_ID`, a local Minari dataset of uint8 RGB observations and discrete actions
 
+- `mirrored:STORE`, another store's episodes, each followed by its mirror image: its frames show left what was right,
+  and its actions are those whose names say left for right
+
 - a folder of films, one an episode, in the order of their names (2 before 10), and the steps of them all, a row each:
 
       *.mp4            T + 1 frames each
@@ -19,6 +22,7 @@ A recording is one of
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import zipfile
@@ -35,7 +39,7 @@ from PIL import Image, UnidentifiedImageError
 from worldmodel.episodes import Episode, EpisodeStore, Provenance, check_actions
 from worldmodel.errors import UserError, require
 
-MINARI = "minari:"
+MINARI, MIRRORED = "minari:", "mirrored:"
 PICTURES = {".png", ".jpg", ".jpeg"}
 DMLAB_ACTIONS = [
     "forward",
@@ -63,6 +67,8 @@ def open_source(address: str) -> Source:
     """The recording at `address`, as described above. Raises `UserError` when it is nothing of the kind."""
     if address.startswith(MINARI):
         return _minari(address)
+    if address.startswith(MIRRORED):
+        return _mirrored(address)
     folder = Path(address)
     if not folder.is_dir():
         raise UserError(f"There is no folder {address} to import.")
@@ -195,6 +201,27 @@ def _minari(source: str) -> Source:
         fps=30,
     )
     return Source({**provenance, "source": source}, dataset.total_episodes, read)
+
+
+def _mirrored(source: str) -> Source:
+    store = EpisodeStore.open(source.removeprefix(MIRRORED))
+    meanings = store.provenance["action_meanings"]
+    if not len(store):
+        raise UserError(f"{store.address} is empty: there is nothing to mirror.")
+    other = {"left": "right", "right": "left"}
+    images = [re.sub(r"\b(left|right)\b", lambda side: other[side[0]], name) for name in meanings]
+    if missing := set(images) - set(meanings):
+        raise UserError(f"{store.address} has no action {', '.join(sorted(missing))}, as its mirror images would need.")
+    image_of = np.array([meanings.index(name) for name in images])  # [A]
+
+    def read(i: int) -> Episode:
+        episode = store[i // 2]
+        if i % 2 == 0:
+            return episode
+        frames = np.ascontiguousarray(episode.frames[:, :, ::-1])
+        return dataclasses.replace(episode, frames=frames, actions=image_of[episode.actions], seed=None)
+
+    return Source({**store.provenance, "source": MIRRORED + Path(store.address).name}, 2 * len(store), read)
 
 
 def _film(path: Path) -> npt.NDArray[np.uint8]:
