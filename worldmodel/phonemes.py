@@ -1,5 +1,6 @@
 """What codes of speech know of phonemes: each stands for the one that it most often coincides with (§4.3)."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from worldmodel.mfcc import mfcc
 
 SILENCE = "sil"
 PASSES = 30  # of k-means over its data
+STARTS = 5  # of k-means: where it begins moves its shares by a point
 
 Shares = dict[str, float | None]
 """Of stretches, 0 to 1: of "all" of them, and of those of "speech", without silence; None of none at all."""
@@ -24,32 +26,33 @@ Classify = Callable[[Sequence[Tensor]], list[Tensor]]
 def evaluate_phonemes(vqvae: AudioVQVAE, training: Audio, held_out: dict[str, Audio]) -> dict[str, dict[str, Shares]]:
     """How often the phoneme in the middle of a code's stretch is told from the code alone, by split of `held_out`.
 
-    Told by its code ("codes"), by the nearest of as many k-means centres of MFCCs ("mfcc_k_means"), or the same for all
-    ("most_frequent"): the phoneme that most often coincides with it in `training`; for the share of speech, silence is
-    left out there too. What never occurs in `training` tells nothing.
+    Told by its code ("codes"), by the nearest of as many k-means centres of MFCCs ("mfcc_k_means", a mean over `STARTS`
+    fits), or the same for all ("most_frequent"): the phoneme that most often coincides with it in `training`; for the
+    share of speech, silence is left out there too. What never occurs in `training` tells nothing.
 
     Raises `UserError` where it is not known what is said when.
     """
     hop, k = vqvae.config.stride, vqvae.config.num_codes
     names = phoneme_names(training, *held_out.values())
-    ways: dict[str, Classify] = {
-        "codes": lambda waves: encode_waves(vqvae, waves),
-        "mfcc_k_means": mfcc_k_means(training, k, hop),
-        "most_frequent": lambda waves: [torch.zeros(-(-len(wave) // hop), dtype=torch.int64) for wave in waves],
+    ways: dict[str, list[Classify]] = {
+        "codes": [lambda waves: encode_waves(vqvae, waves)],
+        "mfcc_k_means": [mfcc_k_means(training, k, hop, seed=seed) for seed in range(STARTS)],
+        "most_frequent": [lambda waves: [torch.zeros(-(-len(wave) // hop), dtype=torch.int64) for wave in waves]],
     }
-    said = {split: phonemes_said(audio, hop, names) for split, audio in [("training", training), *held_out.items()]}
+    parts = {"training": training, **held_out}
+    said = {part: phonemes_said(audio, hop, names) for part, audio in parts.items()}
+    kinds = {"all": -1, "speech": names.index(SILENCE) if SILENCE in names else -1}  # and which phoneme is left out
     result: dict[str, dict[str, Shares]] = {}
-    for way, classify in ways.items():
-        known = torch.cat(classify(training.waves))
-        result[way] = {}
-        for split, audio in held_out.items():
-            found = torch.cat(classify(audio.waves))
-            result[way][split] = {}
-            for kind, without in (("all", -1), ("speech", names.index(SILENCE) if SILENCE in names else -1)):
-                fitted, tested = said["training"] != without, said[split] != without
-                best = most_frequent_phonemes(known[fitted], said["training"][fitted], k, len(names))
-                right = best[found[tested]] == said[split][tested]
-                result[way][split][kind] = float(right.double().mean()) if len(right) else None
+    for way, fits in ways.items():
+        found = [{part: torch.cat(classify(audio.waves)) for part, audio in parts.items()} for classify in fits]
+        result[way] = {split: {} for split in held_out}
+        for split, (kind, without) in itertools.product(held_out, kinds.items()):
+            fitted, tested = said["training"] != without, said[split] != without
+            shares = []
+            for classes in found:
+                best = most_frequent_phonemes(classes["training"][fitted], said["training"][fitted], k, len(names))
+                shares.append(float((best[classes[split][tested]] == said[split][tested]).double().mean()))
+            result[way][split][kind] = sum(shares) / len(shares) if tested.any() else None
     return result
 
 
@@ -85,7 +88,7 @@ def most_frequent_phonemes(classes: Tensor, said: Tensor, num_classes: int, num_
     return phoneme.where(most > 0, -1)
 
 
-def mfcc_k_means(training: Audio, k: int, hop: int) -> Classify:
+def mfcc_k_means(training: Audio, k: int, hop: int, *, seed: int = 0) -> Classify:
     """The nearest of `k` centres of MFCCs, which are fitted on all of `training`; of fewer, if it has no more to tell.
 
     A stretch has the mean of its spectra, one about each 10 ms: like the codes, k-means hears all of it. Over an
@@ -103,5 +106,5 @@ def mfcc_k_means(training: Audio, k: int, hop: int) -> Classify:
 
     everything = np.concatenate([features(wave) for wave in training.waves])
     k = min(k, len(np.unique(everything, axis=0)))
-    centres, _ = vq.kmeans2(everything, k, iter=PASSES, minit="++", rng=np.random.default_rng(0))
+    centres, _ = vq.kmeans2(everything, k, iter=PASSES, minit="++", rng=np.random.default_rng(seed))
     return lambda waves: [torch.from_numpy(vq.vq(features(wave), centres)[0]).long() for wave in waves]
