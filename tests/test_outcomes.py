@@ -117,6 +117,29 @@ def test_a_new_head_starts_from_the_shares_of_the_recordings() -> None:
     assert outcome.termination.bias.sigmoid().item() == pytest.approx(3 / 127)
 
 
+def test_the_frame_that_an_outcome_is_learned_from_is_about_the_one_that_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prior that copies what it is told of a frame, and knows nothing else of it, tells all of it."""
+    store, world = sparse_store(), tiny_world().float()
+    seen: list[torch.Tensor] = []
+
+    class Watching(Constant):
+        def forward(
+            self, foreseen: torch.Tensor, before: torch.Tensor, after: torch.Tensor
+        ) -> tuple[torch.Tensor, ...]:
+            seen.append(after)
+            return super().forward(*views)
+
+    def copying(context: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        return 50.0 * torch.nn.functional.one_hot(codes, N_CODES).movedim(-1, 1)
+
+    world.dynamics.outcome = Watching([1 / 3] * 3, 0.5)  # type: ignore[assignment]
+    monkeypatch.setattr(world.dynamics.head, "forward", copying)
+    objective = OutcomeObjective(world.dynamics, store, some_codes(store), size=8)
+    batch = objective.dataset.batch(0, 8)
+    objective.loss(batch)
+    assert torch.equal(seen[0], batch["frames"][:, -1].long())
+
+
 def test_outcomes_are_learned_without_touching_the_prior() -> None:
     store, world = sparse_store(), tiny_world().float().requires_grad_(True)
     objective = OutcomeObjective(world.dynamics, store, some_codes(store), size=8)

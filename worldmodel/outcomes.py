@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worldmodel.code_head import invert_cdf
 from worldmodel.dynamics import Dynamics
 from worldmodel.episodes import EpisodeStore
 from worldmodel.objectives import blur, withhold
@@ -87,8 +88,8 @@ class OutcomeObjective:
         with torch.no_grad():
             before = blur(codes[:, :-1])
             foreseen, context = self.dynamics.foresee(before, actions)
-            uniforms = torch.rand(len(context), context[0, 0].numel(), device=context.device)
-            after, _ = self.dynamics.head.draw(context, uniforms, 1.0)
+            logits = self.dynamics.head(context, codes[:, -1]).movedim(1, -1).float()
+            after = invert_cdf(logits, torch.rand_like(logits[..., :1]))[0].squeeze(-1)  # [B, h, w]
         reward_logits, termination_logits = self.model(foreseen, before[:, -1], after)
         reward_class = reward_classes(batch["rewards"].squeeze(1), self.reward_values)
         unusual, ends = self._unusual[reward_class], batch["terminated"].squeeze(1)
