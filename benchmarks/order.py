@@ -11,6 +11,7 @@ import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
 import torch
@@ -19,7 +20,8 @@ import tyro
 from scripts.command import words
 from scripts.world_report import read_benchmarks, write_benchmarks
 from worldmodel.episodes import EpisodeStore
-from worldmodel.evaluation import Result, coded_episodes, evaluate_prior
+from worldmodel.errors import UserError
+from worldmodel.evaluation import Result, check_store, coded_episodes, evaluate_prior
 from worldmodel.folders import model_name
 from worldmodel.recipe import Recipe, learn_prior
 from worldmodel.world import WorldModel
@@ -36,19 +38,20 @@ class Args:
     store: str
     """Held-out episodes."""
     steps: int = 400
-    runs: Path = Path("runs/order")
-    """Folder for the two trainings."""
     out: Path = Path(__file__).parent
 
 
 def main(args: Args) -> None:
     name = model_name(args.model)
-    video = WorldModel.from_pretrained(args.model).video
+    given = WorldModel.from_pretrained(args.model)
     training, heldout = EpisodeStore.open(args.train_store), EpisodeStore.open(args.store)
+    for store in (training, heldout):
+        check_store(store, given)
     orders: Result = {"steps": args.steps}
     for order in get_args(Order):
         recipe = Recipe(order=order, prior_steps=args.steps, outcome_steps=1)
-        world = learn_prior(training, video, recipe, args.runs / name / order)
+        with TemporaryDirectory() as folder:
+            world = learn_prior(training, given.video, recipe, Path(folder))
         episodes, few = coded_episodes(heldout, world), coded_episodes(training, world, limit=1)
         bits = evaluate_prior(world, episodes, few)["bits_per_code"]
         orders[order] = {"bits_per_code": bits, "head_ms_a_frame": {str(b): draw_ms(world, b) for b in (1, 64)}}
@@ -74,4 +77,7 @@ def draw_ms(world: WorldModel, batch: int) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    try:
+        main(tyro.cli(Args))
+    except UserError as error:
+        raise SystemExit(str(error)) from error

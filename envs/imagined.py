@@ -83,8 +83,10 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
-        if num_envs < 1 or horizon < 1:
-            raise UserError(f"Dreams need num_envs and horizon of 1 or more, not {num_envs} and {horizon}.")
+        if num_envs < 1 or horizon < 1 or horizon != int(horizon):
+            raise UserError(f"Dreams need a whole num_envs and horizon of 1 or more, not {num_envs} and {horizon}.")
+        if autoreset_mode not in [*AutoresetMode, *(mode.value for mode in AutoresetMode)]:
+            raise UserError(f"The autoreset_mode is one of Gymnasium's AutoresetMode, not {autoreset_mode!r}.")
         check_temperature(temperature)
         if render_mode not in (None, "rgb_array"):
             raise UserError(f'Many dreams render as "rgb_array" or not at all, not {render_mode!r}.')

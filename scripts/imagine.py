@@ -134,8 +134,10 @@ def _actions(text: str | None, world: WorldModel, recorded: Tensor) -> Tensor:
             raise UserError(f"There is no file of actions {path}.")
         try:
             ids = np.load(path) if path.suffix == ".npy" else np.array(path.read_text().split(), np.int64)
-            actions = torch.from_numpy(ids.astype(np.int64, casting="safe")).flatten()
-        except (ValueError, TypeError, EOFError) as error:
+            if ids.ndim != 1 or ids.dtype.kind not in "iu":
+                raise ValueError("neither flat nor whole numbers")
+            actions = torch.from_numpy(ids.astype(np.int64, casting="safe"))
+        except (ValueError, TypeError, EOFError, OverflowError, AttributeError) as error:
             raise UserError(f"{path} is not a list of action ids.") from error
         if not len(actions):
             raise UserError(f"{path} has no actions: it takes one id at least.")

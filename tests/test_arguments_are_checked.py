@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_episodes import PROVENANCE, make_episode
 from tiny_world import FRAME_SHAPE, N_ACTIONS, tiny_world
@@ -23,6 +24,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.append(make_episode(40, 0, FRAME_SHAPE))
     for name in ("empty.txt", "empty.npy", "file"):
         (folder / name).touch()
+    (folder / "huge.txt").write_text(f"0 {2**70}")
+    np.save(folder / "square.npy", np.zeros((2, 2), np.int64))
+    np.savez(folder / "several.npz", actions=np.zeros(3, np.int64))
+    (folder / "several.npz").rename(folder / "several.npy")
     return folder
 
 
@@ -46,6 +51,9 @@ def files(folder: Path) -> set[Path]:
         ("train store --out new --init store", "not a model"),
         ("imagine --model maze --actions empty.txt", "has no actions"),
         ("imagine --model maze --actions empty.npy", "not a list of action ids"),
+        ("imagine --model maze --actions huge.txt", "not a list of action ids"),
+        ("imagine --model maze --actions square.npy", "not a list of action ids"),
+        ("imagine --model maze --actions several.npy", "not a list of action ids"),
         ("imagine --model maze --out file", "Cannot read or write file"),
         ("measure --model maze --store store --train-store store --out out --long-dream-steps 5", "10 or more"),
         ("measure --model maze --store store --train-store store --out file", "Cannot read or write file"),

@@ -34,9 +34,10 @@ def test_both_orders_within_a_frame_join_the_report_of_the_model(tmp_path: Path)
     store.append(make_episode(40, 0, FRAME_SHAPE))
     tiny_world().float().save_pretrained(tmp_path / "maze")
     given = ["--model", tmp_path / "maze", "--train-store", tmp_path / "store", "--store", tmp_path / "store"]
-    run("order.py", *given, "--steps", 1, "--runs", tmp_path / "runs", "--out", tmp_path)
+    run("order.py", *given, "--steps", 1, "--out", tmp_path)
     orders = json.loads((tmp_path / "world.json").read_text())["maze"]["orders"]
     page = (tmp_path / "world.md").read_text()
+    assert orders["raster"]["bits_per_code"] != orders["diagonal"]["bits_per_code"]
     for order in ("diagonal", "raster"):
         assert f"| maze | 1 | {order} | {orders[order]['bits_per_code']['true']:.3f} |" in page
     assert f"python benchmarks/order.py --model {tmp_path / 'maze'}" in page

@@ -104,6 +104,7 @@ def test_plain_zarr_reads_it(tmp_path: Path) -> None:
         ({"rewards": np.zeros(9)}, "11 frames has 10 rewards"),
         ({"terminated": np.ones(10, np.bool_)}, "last step only"),
         ({"seed": -3}, "seed"),
+        ({"seed": 2**63}, "seed"),
     ],
 )
 def test_an_impossible_episode_is_refused(change: dict[str, Any], sentence: str) -> None:
@@ -202,6 +203,14 @@ def test_damage_to_any_file_is_noticed(tmp_path: Path, harm: str) -> None:
                 assert len(episode)
         noticed += 1
     assert noticed >= 7
+
+
+def test_a_count_of_episodes_that_are_not_there_is_noticed(tmp_path: Path) -> None:
+    make_store(tmp_path / "store", [4])
+    path = tmp_path / "store" / "zarr.json"
+    path.write_text(path.read_text().replace('"episodes": 1', '"episodes": 3'))
+    with pytest.raises(UserError, match="damaged or unreadable .its offsets are not those of 3 episodes"):
+        EpisodeStore.open(str(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("before", [0, 1])

@@ -13,7 +13,7 @@ from made_episodes import PROVENANCE, assert_same, make_episode, make_store
 from PIL import Image
 
 from envs.exporters import export_minari
-from worldmodel.episodes import Episode, EpisodeStore
+from worldmodel.episodes import Episode, EpisodeStore, Provenance
 from worldmodel.errors import UserError
 from worldmodel.importers import import_episodes, open_source
 
@@ -204,6 +204,27 @@ def wrong_provenance(folder: Path) -> None:
     (folder / "provenance.json").write_text(json.dumps({**PROVENANCE, "fps": "fast"}))
 
 
+def endless_provenance(folder: Path) -> None:
+    (folder / "provenance.json").write_text(json.dumps({**PROVENANCE, "fps": float("nan")}))
+
+
+def odd_settings(folder: Path) -> None:
+    (folder / "provenance.json").write_text(json.dumps({**PROVENANCE, "env_kwargs": 5}))
+
+
+def seed_in_words(folder: Path) -> None:
+    np.savez(folder / "walk0" / "steps.npz", actions=np.zeros(STEPS, np.int64), seed=np.array("seven"))
+
+
+def huge_seed(folder: Path) -> None:
+    np.savez(folder / "walk0" / "steps.npz", actions=np.zeros(STEPS, np.int64), seed=np.array([2**63], np.uint64))
+
+
+def another_file(folder: Path) -> None:
+    with (folder / "walk0" / "steps.npz").open("wb") as file:
+        np.save(file, np.zeros(STEPS))
+
+
 def list_for_provenance(folder: Path) -> None:
     (folder / "provenance.json").write_text("[]")
 
@@ -227,9 +248,14 @@ def unknown_action(folder: Path) -> None:
         (drop_provenance, "has no provenance.json"),
         (poor_provenance, "does not say action_meanings, fps, frame_skip"),
         (wrong_provenance, "frame_skip and fps as numbers"),
+        (endless_provenance, "frame_skip and fps as numbers"),
+        (odd_settings, "env_kwargs, if any, as an object"),
         (list_for_provenance, "not a JSON object"),
         (drop_all_pictures, "has no pictures"),
         (unknown_action, "must be in"),
+        (seed_in_words, "one seed if any, a whole number"),
+        (huge_seed, "seed is from 0 to"),
+        (another_file, "cannot be read"),
     ],
 )
 def test_broken_pictures_make_no_store(pictures: Path, tmp_path: Path, harm, sentence: str) -> None:  # type: ignore[no-untyped-def]
@@ -255,13 +281,45 @@ def test_each_episode_is_followed_by_its_mirror_image(tmp_path: Path) -> None:
     assert_same(EpisodeStore.open(str(tmp_path / "mirrored"))[4], original[2])
 
 
-def test_actions_without_an_opposite_have_no_mirror_image(tmp_path: Path) -> None:
-    turns = {**PROVENANCE, "action_meanings": ["forward", "look left", "leftmost"]}
-    store = EpisodeStore.create(str(tmp_path / "turns"), frame_shape=(6, 8, 3), n_actions=3, provenance=turns)
+def test_two_recordings_of_one_name_are_told_apart_in_the_mirror(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        make_store(tmp_path / place / "walks", [STEPS])
+    import_episodes(open_source(f"mirrored:{tmp_path / 'here' / 'walks'}"), str(tmp_path / "mirrored"))
+    with pytest.raises(UserError, match="not of mirrored:there/walks"):
+        import_episodes(open_source(f"mirrored:{tmp_path / 'there' / 'walks'}"), str(tmp_path / "mirrored"))
+
+
+@pytest.mark.parametrize(
+    ("meanings", "images"),
+    [
+        (["NOOP", "LEFT", "RIGHT"], [0, 2, 1]),
+        (["turn_left", "turn_right", "bright"], [1, 0, 2]),
+        (["Look Left + Strafe Right", "jump", "Look Right + Strafe Left"], [2, 1, 0]),
+    ],
+)
+def test_actions_are_mirrored_however_they_are_spelled(tmp_path: Path, meanings: list[str], images: list[int]) -> None:
+    about: Provenance = {**PROVENANCE, "action_meanings": meanings}
+    store = EpisodeStore.create(str(tmp_path / "store"), frame_shape=(6, 8, 3), n_actions=3, provenance=about)
+    episode = make_episode(STEPS)
+    store.append(episode)
+    image = open_source(f"mirrored:{tmp_path / 'store'}").read(1)
+    np.testing.assert_array_equal(image.actions, np.array(images)[episode.actions])
+
+
+@pytest.mark.parametrize(
+    ("meanings", "sentence"),
+    [
+        (["forward", "look left", "leftmost"], "has no action look right, as its mirror images would need"),
+        (["0", "1", "2"], "No action of .* says left or right"),
+    ],
+)
+def test_actions_without_an_opposite_have_no_mirror_image(tmp_path: Path, meanings: list[str], sentence: str) -> None:
+    about: Provenance = {**PROVENANCE, "action_meanings": meanings}
+    store = EpisodeStore.create(str(tmp_path / "turns"), frame_shape=(6, 8, 3), n_actions=3, provenance=about)
     with pytest.raises(UserError, match="is empty"):
         open_source(f"mirrored:{tmp_path / 'turns'}")
     store.append(make_episode(STEPS))
-    with pytest.raises(UserError, match="has no action look right, as its mirror images would need"):
+    with pytest.raises(UserError, match=sentence):
         open_source(f"mirrored:{tmp_path / 'turns'}")
 
 

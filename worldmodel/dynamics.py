@@ -241,6 +241,7 @@ class _Block(nn.Module):
         self.spread = nn.Conv2d(width, width, 3, padding=1)
         self.mix = nn.Conv2d(width, width, 1)
         nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         scale, bias = modulation[:, :, None, None].chunk(2, 1)

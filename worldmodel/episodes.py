@@ -99,8 +99,8 @@ class Episode:
             raise UserError("The rewards of an episode are finite numbers, but some of these are not.")
         if (self.terminated | self.truncated)[:-1].any():
             raise UserError("An episode is terminated or truncated at its last step only: split it there.")
-        if self.seed is not None and self.seed < 0:
-            raise UserError(f"An episode's seed is 0 or more, but this is {self.seed}.")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UserError(f"An episode's seed is from 0 to {2**63 - 1}, but this is {self.seed}.")
 
     def __len__(self) -> int:
         """Number of steps."""
@@ -138,6 +138,8 @@ class EpisodeStore:
         if n:
             self._arrays = {name: _array(group[name]) for name in self._layout()}
             self._offsets = np.asarray(self._arrays["offsets"][: n + 1])
+            if len(self._offsets) != n + 1 or (np.diff(self._offsets) < 1).any():
+                raise ValueError(f"its offsets are not those of {n} episodes")
             self._check_complete()
 
     @classmethod

@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ from worldmodel.episodes import Episode, EpisodeStore, Provenance, check_actions
 from worldmodel.errors import UserError, require
 
 MINARI, MIRRORED = "minari:", "mirrored:"
+SIDE = re.compile("(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)  # the word, also in turn_left
 PICTURES = {".png", ".jpg", ".jpeg"}
 DMLAB_ACTIONS = [
     "forward",
@@ -150,15 +153,18 @@ def _pictures(folder: Path, episodes: list[Path]) -> Source:
     def read(i: int) -> Episode:
         steps = _arrays(episodes[i] / "steps.npz", "actions")
         actions = steps["actions"]
-        if actions.ndim != 1 or steps.get("seed", actions[:1]).size != 1:
-            raise UserError(f"{episodes[i] / 'steps.npz'} needs actions of shape [T], and one seed if any.")
+        seed = steps.get("seed", np.array(0))
+        if actions.ndim != 1 or seed.size != 1 or seed.dtype.kind not in "iu":
+            raise UserError(
+                f"{episodes[i] / 'steps.npz'} needs actions of shape [T], and one seed if any, a whole number."
+            )
         return Episode(
             frames=_frames(episodes[i]),
             actions=actions,
             rewards=steps.get("rewards", np.zeros(len(actions), np.float32)),
             terminated=steps.get("terminated", np.zeros(len(actions), np.bool_)),
             truncated=steps.get("truncated", np.zeros(len(actions), np.bool_)),
-            seed=int(steps["seed"]) if "seed" in steps else None,
+            seed=seed.item() if "seed" in steps else None,
         )
 
     return Source({**provenance, "source": _name(folder)}, len(episodes), read)
@@ -205,13 +211,16 @@ def _minari(source: str) -> Source:
 
 def _mirrored(source: str) -> Source:
     store = EpisodeStore.open(source.removeprefix(MIRRORED))
-    meanings = store.provenance["action_meanings"]
     if not len(store):
         raise UserError(f"{store.address} is empty: there is nothing to mirror.")
-    other = {"left": "right", "right": "left"}
-    images = [re.sub(r"\b(left|right)\b", lambda side: other[side[0]], name) for name in meanings]
-    if missing := set(images) - set(meanings):
-        raise UserError(f"{store.address} has no action {', '.join(sorted(missing))}, as its mirror images would need.")
+    meanings = store.provenance["action_meanings"]
+    images = [SIDE.sub(_other_side, name) for name in meanings]
+    if images == meanings:
+        raise UserError(
+            f"No action of {store.address} says left or right: it is not known what mirror images would do."
+        )
+    if missing := sorted(set(images) - set(meanings)):
+        raise UserError(f"{store.address} has no action {', '.join(missing)}, as its mirror images would need.")
     image_of = np.array([meanings.index(name) for name in images])  # [A]
 
     def read(i: int) -> Episode:
@@ -221,7 +230,14 @@ def _mirrored(source: str) -> Source:
         frames = np.ascontiguousarray(episode.frames[:, :, ::-1])
         return dataclasses.replace(episode, frames=frames, actions=image_of[episode.actions], seed=None)
 
-    return Source({**store.provenance, "source": MIRRORED + Path(store.address).name}, 2 * len(store), read)
+    original = store.provenance.get("source", _name(Path(store.address)))
+    return Source({**store.provenance, "source": MIRRORED + original}, 2 * len(store), read)
+
+
+def _other_side(side: re.Match[str]) -> str:
+    """left for right, and right for left, in capitals where that was."""
+    other = "right" if side[0].lower() == "left" else "left"
+    return other.upper() if side[0].isupper() else other.capitalize() if side[0][0].isupper() else other
 
 
 def _film(path: Path) -> npt.NDArray[np.uint8]:
@@ -255,7 +271,7 @@ def _arrays(path: Path, *needed: str) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}).") from error
     missing = [name for name in needed if name not in arrays]
     if missing:
@@ -278,10 +294,11 @@ def _provenance(folder: Path) -> Provenance | None:
         raise UserError(f"{path} does not say {', '.join(sorted(missing))}.")
     meanings, frame_skip, fps = (provenance[key] for key in ("action_meanings", "frame_skip", "fps"))
     named = isinstance(meanings, list) and all(isinstance(name, str) for name in [provenance["env_id"], *meanings])
-    if not (named and isinstance(frame_skip, int) and isinstance(fps, int | float) and min(frame_skip, fps) > 0):
+    paced = isinstance(frame_skip, int) and isinstance(fps, int | float) and frame_skip > 0 and 0 < fps < math.inf
+    if not (named and paced and isinstance(provenance.get("env_kwargs", {}), dict)):
         raise UserError(
-            f"{path} must give env_id as text, action_meanings as a list of texts, and frame_skip and fps as numbers "
-            "above 0."
+            f"{path} must give env_id as text, action_meanings as a list of texts, frame_skip and fps as numbers above "
+            "0, and env_kwargs, if any, as an object."
         )
     return cast(Provenance, provenance)
 
