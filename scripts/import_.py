@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from worldmodel.importers import import_episodes, open_source
+from worldmodel import importers
 from worldmodel.progress import track
 
 
@@ -15,12 +15,15 @@ class Args:
 
     source: Annotated[str, tyro.conf.Positional]
     """A folder of films (*.mp4 and steps.npz), a folder of folders of pictures (each with a steps.npz),
-    minari:DATASET_ID, or mirrored:STORE for a store's episodes and their mirror images."""
+    minari:DATASET_ID, or mirrored:STORE for a store's episodes and their mirror images; as described above."""
     store: str
     """Where the store is or is to be: a folder, or any fsspec address such as s3://bucket/store."""
 
 
+Args.__doc__ = f"{Args.__doc__}\n\n{str(importers.__doc__).partition('\n\n')[2]}"
+
+
 def main(args: Args) -> None:
-    source = open_source(args.source)
-    store = import_episodes(source, args.store, progress=lambda left: track(left, "Importing episodes"))
+    source = importers.open_source(args.source)
+    store = importers.import_episodes(source, args.store, progress=lambda left: track(left, "Importing episodes"))
     print(f"{len(store)} episodes, {store.lengths.sum()} steps: {args.store}")

@@ -1,6 +1,6 @@
 """Episodes that were recorded elsewhere, brought into a store.
 
-A recording is one of
+Recorded episodes are one of
 
 - `minari:DATASET_ID`, a local Minari dataset of uint8 RGB observations and discrete actions
 
