@@ -20,7 +20,8 @@ class Args:
     """Where the store is or is to be: a folder, or any fsspec address such as s3://bucket/store."""
 
 
-Args.__doc__ = f"{Args.__doc__}\n\n{str(importers.__doc__).partition('\n\n')[2]}"
+_, _, FORMATS = str(importers.__doc__).partition("\n\n")
+Args.__doc__ = f"{Args.__doc__}\n\n{FORMATS}"
 
 
 def main(args: Args) -> None:
