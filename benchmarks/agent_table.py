@@ -3,7 +3,8 @@
     python benchmarks/agent_table.py runs/agents/*
 
 Each folder holds an `evaluation.json`; a `how.txt` beside it is the line on how the agent was trained. The experience
-a second, of `benchmarks/experience.py`, is shown below. Writes agents.json and agents.md beside this script.
+a second, of `benchmarks/experience.py`, is shown below. Writes agents.json and agents.md beside this script; rows of
+other names that are there already stay.
 """
 
 import json
@@ -24,14 +25,16 @@ class Args:
 
 
 def main(args: Args) -> None:
-    rows: dict[str, Any] = {}
+    table = HERE / "agents.json"
+    rows: dict[str, Any] = json.loads(table.read_text())["agents"] if table.exists() else {}
     for folder in args.evaluations:
         report = json.loads((folder / "evaluation.json").read_text())
         how = folder / "how.txt"
-        rows[folder.name] = {k: report[k] for k in KEPT} | {"how": how.read_text().strip() if how.exists() else ""}
+        said = how.read_text().strip() if how.exists() else rows.get(folder.name, {}).get("how", "")
+        rows[folder.name] = {k: report[k] for k in KEPT} | {"how": said}
     experience = HERE / "experience.json"
     speed = json.loads(experience.read_text()) if experience.exists() else None
-    (HERE / "agents.json").write_text(json.dumps({"agents": rows, "experience": speed}, indent=1) + "\n")
+    table.write_text(json.dumps({"agents": rows, "experience": speed}, indent=1) + "\n")
     lines = ["# What agents earn", "", *_tables(rows)]
     if speed:
         lines += ["## Experience a second while PPO collects", "", *_experience(speed)]
