@@ -47,12 +47,12 @@ def main(args: Args) -> None:
     training, heldout = EpisodeStore.open(args.train_store), EpisodeStore.open(args.store)
     for store in (training, heldout):
         check_store(store, given)
+    episodes, few = coded_episodes(heldout, given), coded_episodes(training, given, limit=1)
     orders: Result = {"steps": args.steps}
     for order in get_args(Order):
         recipe = Recipe(order=order, prior_steps=args.steps, outcome_steps=1)
         with TemporaryDirectory() as folder:
             world = learn_prior(training, given.video, recipe, Path(folder))
-        episodes, few = coded_episodes(heldout, world), coded_episodes(training, world, limit=1)
         bits = evaluate_prior(world, episodes, few)["bits_per_code"]
         orders[order] = {"bits_per_code": bits, "head_ms_a_frame": {str(b): draw_ms(world, b) for b in (1, 64)}}
         print(order, orders[order])

@@ -85,8 +85,10 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
     ) -> None:
         if num_envs < 1 or horizon < 1 or horizon != int(horizon):
             raise UserError(f"Dreams need a whole num_envs and horizon of 1 or more, not {num_envs} and {horizon}.")
-        if autoreset_mode not in [*AutoresetMode, *(mode.value for mode in AutoresetMode)]:
-            raise UserError(f"The autoreset_mode is one of Gymnasium's AutoresetMode, not {autoreset_mode!r}.")
+        try:
+            self.autoreset_mode = AutoresetMode(autoreset_mode)
+        except ValueError as error:
+            raise UserError(f"The autoreset_mode is one of Gymnasium's, not {autoreset_mode!r}.") from error
         check_temperature(temperature)
         if render_mode not in (None, "rgb_array"):
             raise UserError(f'Many dreams render as "rgb_array" or not at all, not {render_mode!r}.')
@@ -95,7 +97,6 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
             world = WorldModel.from_pretrained(world, device=device, dtype=dtype)
         self.world, self.num_envs, self.render_mode = world, num_envs, render_mode
         self.obs, self.horizon, self.temperature = obs, horizon, temperature
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode, "render_fps": world.fps}
 
         self.single_observation_space = observation_space(world, obs)
