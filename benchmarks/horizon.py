@@ -40,13 +40,13 @@ class Args:
     worlds: tuple[str, ...] = tuple(WORLDS)
     protocols: tuple[ProtocolName, ...] = get_args(ProtocolName)
     before: Path | None = None
-    """The --runs of earlier models; what they reached on the same contexts is shown beside, as "NAME, before"."""
+    """An earlier horizon.json; what its models reached on the same contexts is shown beside, as "NAME, before": what it
+    calls so itself, if it does."""
     out: Path = Path(__file__).parent
 
 
 def main(args: Args) -> None:
-    if args.before and not args.before.is_dir():
-        raise SystemExit(f"There are no earlier reports in {args.before}.")
+    before = json.loads(args.before.read_text()) if args.before else {}
     results, pages = {}, ["# How far can the dreams be trusted?"]
     for world in args.worlds:
         for protocol in args.protocols:
@@ -58,9 +58,8 @@ def main(args: Args) -> None:
                 pages.append(f"## {folder.name}\n\n{error}")  # its episodes are too short
                 continue
             report = json.loads((folder / "report.json").read_text())
-            earlier = args.before and args.before / folder.name / "report.json"
-            if earlier and earlier.exists():
-                report = beside(report, json.loads(earlier.read_text()), WORLDS[world][0], str(earlier))
+            if folder.name in before:
+                report = beside(report, before[folder.name], WORLDS[world][0])
                 draw_curves(report, folder / "curves_before_and_after.png")
             results[folder.name] = condensed(report)
             pages.append(markdown(report).replace("\n## ", "\n### ").replace("# ", "## ", 1))
@@ -81,27 +80,27 @@ def run(args: Args, world: str, protocol: ProtocolName, folder: Path) -> None:
             contexts=contexts,
             train_store=str(args.stores / f"{world}_train"),
             loops=str(args.stores / f"{world}_loops") if loops and protocol == "paper" else None,
-            dtype="bfloat16",
         )
     )
 
 
-def beside(report: Result, earlier: Result, model: str, path: str) -> Result:
+def beside(report: Result, earlier: Result, model: str) -> Result:
     """`report` with what an earlier `model` of the same name reached, where it did so on the same contexts.
 
     Without the metrics that cannot be compared, because its tokenizer, or the judge of its actions, was another.
     """
-    if any(report[same] != earlier[same] for same in ("data", "protocol", "contexts", "seed")):
-        print(f"{path} is of other contexts: left out.")
+    if any(report[same] != earlier[same] for same in ("data", "protocol", "seed")):
+        print(f"The earlier {report['protocol']['name']} of {report['store']} is of other contexts: left out.")
         return report
     predictors = {}
     for name, values in report["predictors"].items():
         predictors[name] = values
-        old = earlier["predictors"].get(name)
+        former = name.replace(model, f"{model}, before", 1)
+        old = earlier["predictors"].get(former, earlier["predictors"].get(name))
         if old and name.startswith(model):
             unlike = {metric for metric, same in ALIKE.items() if old.get(same) != values.get(same)}
             metrics = {metric: at for metric, at in old["metrics"].items() if metric not in unlike}
-            predictors[name.replace(model, f"{model}, before", 1)] = {**old, "metrics": metrics}
+            predictors[former] = {**old, "metrics": metrics}
     return {**report, "predictors": predictors}
 
 
