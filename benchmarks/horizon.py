@@ -19,7 +19,7 @@ from worldmodel.benchmark.comparison import ALIKE
 from worldmodel.benchmark.report import markdown
 from worldmodel.benchmark.running import LOOKED_AT
 from worldmodel.errors import UserError
-from worldmodel.evaluation import Result
+from worldmodel.metrics import Result
 
 WORLDS = {
     "arena": ("dmlab-seekavoid", True),

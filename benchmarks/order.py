@@ -21,8 +21,9 @@ from scripts.command import words
 from scripts.world_report import read_benchmarks, write_benchmarks
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.evaluation import Result, check_store, coded_episodes, evaluate_prior
+from worldmodel.evaluation import check_store, coded_episodes, evaluate_prior
 from worldmodel.folders import model_name
+from worldmodel.metrics import Result
 from worldmodel.recipe import Recipe, learn_prior
 from worldmodel.world import WorldModel
 

@@ -6,6 +6,7 @@
 Row i of `envs.reset(seed=s)` dreams what `env.reset(seed=s + i)` does. All rows share each call of the model.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from numpy.typing import NDArray
 
 from envs.window import Window
 from worldmodel.errors import UserError
+from worldmodel.sampling import check_temperature
 from worldmodel.state import WorldState
-from worldmodel.world import WorldModel, check_temperature
+from worldmodel.world import WorldModel
 
 Obs = Literal["pixels", "latents", "history"]
 
@@ -83,7 +85,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
-        if num_envs < 1 or horizon < 1 or horizon != int(horizon):
+        if not all(isinstance(number, int | np.integer) and number >= 1 for number in (num_envs, horizon)):
             raise UserError(f"Dreams need a whole num_envs and horizon of 1 or more, not {num_envs} and {horizon}.")
         try:
             self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -121,17 +123,21 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         return list(self.world.action_meanings)
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
         options = dict(options or {})
         rows = np.asarray(options.pop("reset_mask", self._all))
         if rows.dtype != np.bool_ or rows.shape != self._all.shape or not rows.any():
             raise UserError(f'The "reset_mask" of {self.num_envs} dreams has as many bools, at least one of them true.')
-        seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
+        seeds: Sequence[int | None]
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = seed
         if len(seeds) != self.num_envs:
             raise UserError(f"There are {self.num_envs} dreams to seed, not {len(seeds)}.")
         start = self._given_start(rows, options) if options else None
-        for row in np.flatnonzero(rows):
+        for row in np.flatnonzero(rows).tolist():
             if seeds[row] is not None:
                 self._dream.rngs[row], _ = seeding.np_random(seeds[row])
         self._begin(rows, start or self._drawn_start(rows))
@@ -149,6 +155,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         dream, stale = self._dream, self._dream.ended
         if stale.any() and self.autoreset_mode != AutoresetMode.NEXT_STEP:
             raise UserError(f"Reset dreams {np.flatnonzero(stale).tolist()} first: they have ended, or not begun.")
+        fresh = self._drawn_start(stale) if stale.any() else None  # if there is none, nothing has happened yet
         live = ~stale
         rewards, log_probs = np.zeros(self.num_envs), np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, np.bool_)
@@ -169,8 +176,8 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         dream.ended = ended.copy()
 
         info = _log_prob_info(log_probs, live)
-        if stale.any():
-            self._begin(stale, self._drawn_start(stale))
+        if fresh is not None:
+            self._begin(stale, fresh)
         if ended.any() and self.autoreset_mode == AutoresetMode.SAME_STEP:
             info = _log_prob_info(log_probs, live & ~ended) | self._final_info(log_probs, ended)
             self._begin(ended, self._drawn_start(ended))
@@ -189,9 +196,12 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
 
     def set_state(self, state: Dream) -> NDArray[Any]:
         """Go (back) to `state`, from this or another environment with as many rows; returns its observations."""
-        if state.world.codes.shape != self._dream.world.codes.shape:
-            theirs, ours = list(state.world.codes.shape), list(self._dream.world.codes.shape)
-            raise UserError(f"The state is of dreams {theirs}, rows first, and those of this environment are {ours}.")
+        theirs, ours = (list(dream.world.codes.shape) for dream in (state, self._dream))
+        if theirs != ours or int(state.world.codes.max()) >= self.world.num_codes:
+            raise UserError(
+                f"The state is of dreams {theirs}, rows first, with codes to {int(state.world.codes.max())}, and those "
+                f"of this environment are {ours}, below {self.world.num_codes}."
+            )
         self._dream = deepcopy(state)
         self._arrive(self._all, self._dream.world)
         return self._obs.copy()

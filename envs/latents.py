@@ -62,17 +62,18 @@ class LatentObservation(gymnasium.Wrapper[NDArray[Any], np.int64, NDArray[np.uin
         model: a bundled model's name, a folder, a Hub id, or a `WorldModel`.
         obs: "latents", int64 [h, w], or "history", int64 [recent, h, w] with the newest last.
 
-    Raises `UserError` when the environment's frames are not of the size that the model sees.
+    Raises `UserError` when the environment's frames are not of the size and type that the model sees.
     """
 
     def __init__(self, env: gymnasium.Env[NDArray[np.uint8], np.int64], model: Any, obs: Obs = "latents") -> None:
         RecordConstructorArgs.__init__(self, model=model, obs=obs)
         gymnasium.Wrapper.__init__(self, env)
         world = model if isinstance(model, WorldModel) else WorldModel.from_pretrained(model)
-        if env.observation_space.shape != world.frame_shape:
+        shown = env.observation_space
+        if shown.shape != world.frame_shape or shown.dtype != np.uint8:
             raise UserError(
-                f"The model sees frames {list(world.frame_shape)}, and {env.spec.id if env.spec else env} shows "
-                f"{list(env.observation_space.shape or ())}."
+                f"The model sees uint8 frames {list(world.frame_shape)}, and {env.spec.id if env.spec else env} shows "
+                f"{shown.dtype} {list(shown.shape or ())}."
             )
         self._stream = LatentStream(world, obs)
         self.observation_space = observation_space(world, obs)

@@ -41,7 +41,7 @@ def make_world(env_id: str, env_kwargs: dict[str, Any]) -> World:
     """`gymnasium.make(env_id, **env_kwargs)`, or a `UserError` that says why that world cannot be made or recorded."""
     try:
         world: World = gymnasium.make(env_id, **env_kwargs)
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
         raise UserError(f"cannot make the environment {env_id}: {error}") from error
     image, action = world.observation_space, world.action_space
     is_image = isinstance(image, spaces.Box) and image.dtype == np.uint8 and image.shape[2:] == (3,)
@@ -95,6 +95,8 @@ def open_recording(
         )
     store = EpisodeStore.open(address, append=True)
     there: dict[str, Any] = {**store.provenance}
+    if "source" in there:
+        raise UserError(f"{address} was imported from {there['source']}, not recorded: give another store.")
     for key, value in json.loads(json.dumps(recording)).items():
         if there.get(key) != value:
             raise UserError(

@@ -17,9 +17,9 @@ from worldmodel.benchmark.report import table
 from worldmodel.dream_evaluation import resident
 from worldmodel.dynamics import DynamicsConfig
 from worldmodel.errors import UserError
-from worldmodel.evaluation import Result
 from worldmodel.files import write_text
 from worldmodel.folders import model_name
+from worldmodel.metrics import Result
 from worldmodel.precision import fast_dtype
 from worldmodel.speed import Stage, calls_per_second, matmul_rate, naive_ratio, precision_cost, stages
 from worldmodel.state import ContextBank

@@ -22,12 +22,13 @@ from worldmodel.benchmark.report import markdown
 from worldmodel.benchmark.running import LOOKED_AT, Truth, shown_contexts
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
-from worldmodel.evaluation import Result
 from worldmodel.files import write_text
 from worldmodel.folders import model_name
+from worldmodel.metrics import Result
 from worldmodel.pictures import strips, titled, write_film, write_png
 from worldmodel.progress import track
-from worldmodel.world import WorldModel, check_temperature
+from worldmodel.sampling import check_temperature
+from worldmodel.world import WorldModel
 
 
 @dataclass
@@ -79,7 +80,11 @@ def main(args: Args) -> None:
     store = EpisodeStore.open(args.store)
     training, loops = (None if s is None else EpisodeStore.open(s) for s in (args.train_store, args.loops))
     for other in (training, loops):
-        if other and (other.frame_shape, other.n_actions) != (store.frame_shape, store.n_actions):
+        if other is None:
+            continue
+        if not len(other):
+            raise UserError(f"{other.address} is empty: record or import some episodes first.")
+        if (other.frame_shape, other.n_actions) != (store.frame_shape, store.n_actions):
             raise UserError(f"{other.address} is of another world than {store.address}: its frames or actions differ.")
     choose_contexts(store, PROTOCOLS[args.protocol], args.contexts)  # before anything is written: is it long enough?
     predictors = [_world(name, args) for name in args.model] + [_foreign(path) for path in args.predictor]

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from worldmodel.benchmark.comparison import compare, rows
 from worldmodel.errors import UserError
-from worldmodel.evaluation import Result
 from worldmodel.files import write_text
+from worldmodel.metrics import Result
 
 
 @dataclass

@@ -8,8 +8,8 @@ import numpy as np
 
 from worldmodel.benchmark.running import Truth
 from worldmodel.errors import require
-from worldmodel.evaluation import Result
 from worldmodel.files import write_bytes
+from worldmodel.metrics import Result
 
 TRIVIAL = ("psnr", "ssim", "ms_ssim", "lpips")  # for the truth itself
 DRAWN = ("psnr", "ssim", "ms_ssim", "lpips", "bits_per_code", "action_fidelity", "drift", "liveliness", "reward_error")

@@ -12,8 +12,9 @@ from scripts import collect, imagine, train
 from worldmodel.dream_evaluation import evaluate_rollouts
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import require
-from worldmodel.evaluation import Result, coded_episodes, evaluate_tokenizer
+from worldmodel.evaluation import coded_episodes, evaluate_tokenizer
 from worldmodel.files import write_text
+from worldmodel.metrics import Result
 from worldmodel.precision import fast_dtype
 from worldmodel.recipe import Recipe
 from worldmodel.speed import measure_speed

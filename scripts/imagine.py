@@ -14,8 +14,9 @@ from worldmodel.errors import UserError
 from worldmodel.evaluation import check_store
 from worldmodel.files import write_bytes
 from worldmodel.pictures import strips, write_film, write_png
+from worldmodel.sampling import check_temperature
 from worldmodel.state import WorldState, generators
-from worldmodel.world import WorldModel, check_temperature
+from worldmodel.world import WorldModel
 
 FIGURE7_GIVEN, FIGURE7_IMAGINED = 6, 10
 FIGURE7_HELD = ("forward", "look right")

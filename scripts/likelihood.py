@@ -8,8 +8,9 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
 from worldmodel.image_data import load_images
-from worldmodel.image_evaluation import Result, evaluate_images
+from worldmodel.image_evaluation import evaluate_images
 from worldmodel.image_model import ImageModel
+from worldmodel.metrics import Result
 
 
 @dataclass

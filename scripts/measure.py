@@ -20,8 +20,9 @@ from worldmodel.dream_evaluation import (
 )
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
-from worldmodel.evaluation import Masks, Result, check_store, coded_episodes, evaluate_prior, evaluate_tokenizer
+from worldmodel.evaluation import Masks, check_store, coded_episodes, evaluate_prior, evaluate_tokenizer
 from worldmodel.folders import model_name
+from worldmodel.metrics import Result
 from worldmodel.probe import Foresight, evaluate_sign
 from worldmodel.progress import track
 from worldmodel.speed import measure_speed

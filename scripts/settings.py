@@ -1,6 +1,7 @@
 """`train.json`: what a training was asked for, kept beside its checkpoints."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,17 @@ from worldmodel.errors import UserError
 from worldmodel.files import write_text
 
 
-def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Leave `settings` in `folder`. Raises `UserError` when a training with other settings lives there already."""
+def write_settings(folder: Path, settings: dict[str, Any], same: Iterable[str] | None = None) -> None:
+    """Leave `settings` in `folder`. Raises `UserError` when a training with other settings lives there already.
+
+    Those that are not among the `same`, if given, may differ.
+    """
     path = folder / "train.json"
     if path.exists():
         try:
             before = json.loads(path.read_text())
-            other = [f"{name} {before.get(name)}" for name, value in settings.items() if before.get(name) != value]
+            names = settings if same is None else same
+            other = [f"{name} {before.get(name)}" for name in names if before.get(name) != settings[name]]
         except (ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged; choose another --out, or remove it.") from error
         if other:

@@ -10,9 +10,9 @@ import torch
 import tyro
 
 from scripts.command import command_line
+from scripts.settings import write_settings
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.files import write_text
 from worldmodel.recipe import Recipe, check_trainable, learn_prior, learn_tokenizer
 from worldmodel.world import WorldModel
 
@@ -50,7 +50,9 @@ def main(args: Args) -> None:
     given = None if args.tokenizer is None else WorldModel.from_pretrained(args.tokenizer, device=args.device).video
     start = None if args.init is None else WorldModel.from_pretrained(args.init, device=args.device)
     check_trainable(store, args.recipe, tokenizer=given, start=start, prior=args.stage == "both")
-    _write_settings(args)
+    # Codes mean what they do to one tokenizer alone, so a prior that goes on needs that very one.
+    one_tokenizer = ("tokenizer_steps",) if (args.out / "prior").exists() and not args.tokenizer else ()
+    write_settings(args.out, _settings(args), (*SAME, *one_tokenizer))
     try:
         video = given
         if video is None:
@@ -65,28 +67,6 @@ def main(args: Args) -> None:
         print(f"The model is in {args.out / 'model'}: try `worldmodel imagine --model {args.out / 'model'}`.")
     else:
         print(f"The tokenizer is in {args.out / 'tokenizer'}; the same command without --stage goes on with the prior.")
-
-
-def _write_settings(args: Args) -> None:
-    """Leave `train.json` beside the checkpoints, unless another training lives there already."""
-    settings = _settings(args)
-    path = args.out / "train.json"
-    if path.exists():
-        try:
-            before = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} is damaged; choose another --out, or remove it.") from error
-        other = [f"{name} {before.get(name)}" for name in SAME if before.get(name) != settings[name]]
-        if other:
-            raise UserError(f"{args.out} holds a training with {', '.join(other)}; choose another --out.")
-        steps = before.get("tokenizer_steps")
-        if (args.out / "prior").exists() and not args.tokenizer and steps != settings["tokenizer_steps"]:
-            raise UserError(
-                f"The prior in {args.out} is of the tokenizer after {steps} steps: keep --tokenizer-steps, or choose "
-                "another --out."
-            )
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _settings(args: Args) -> dict[str, Any]:

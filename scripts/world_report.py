@@ -8,8 +8,8 @@ from typing import Any
 
 from worldmodel.benchmark.report import table
 from worldmodel.errors import UserError
-from worldmodel.evaluation import Result
 from worldmodel.files import write_text
+from worldmodel.metrics import Result
 
 HORIZONS = (1, 2, 3, 5, 10, 15, 20)  # of the many in world.json, those that a person would look at
 

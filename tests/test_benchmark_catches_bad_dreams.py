@@ -7,7 +7,7 @@ from tests.panorama import Turning, make_store
 from worldmodel.benchmark import inverse
 from worldmodel.benchmark.benchmark import run_benchmark
 from worldmodel.benchmark.protocols import Protocol
-from worldmodel.evaluation import Result
+from worldmodel.metrics import Result
 
 HORIZONS = range(1, 31)
 

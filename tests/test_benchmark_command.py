@@ -18,8 +18,9 @@ from worldmodel.benchmark.comparison import compare
 from worldmodel.benchmark.predictors import Prediction, WorldPredictor
 from worldmodel.benchmark.protocols import PROTOCOLS, Protocol
 from worldmodel.dynamics import DynamicsConfig
+from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.evaluation import Result
+from worldmodel.metrics import Result
 from worldmodel.video import VideoConfig
 from worldmodel.world import WorldConfig, WorldModel
 
@@ -208,6 +209,7 @@ def test_another_benchmark_is_not_mixed_into_a_folder(
         (["--samples", "0"], "1 or more"),
         (["--model", "no-such-model"], "There is no model"),
         (["--loops", "nowhere"], "There is no episode store"),
+        (["--train-store", "memory://benchmark-empty"], "is empty: record or import"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -217,6 +219,8 @@ def test_mistakes_are_one_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if not EpisodeStore.exists("memory://benchmark-empty"):
+        make_store("memory://benchmark-empty", episodes=0, steps=0)
     assert run("benchmark", "--store", stores[0], "--out", str(tmp_path / "out"), *argv) == 2
     error = capsys.readouterr().err
     assert sentence in error

@@ -18,7 +18,7 @@ from corridor import Corridor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.recording import sticky_random
+from envs.recording import make_world, sticky_random
 from scripts.collect import Args, main, parse_settings
 from tests.command_line import refused
 from worldmodel.episodes import EpisodeStore
@@ -194,6 +194,29 @@ def test_a_store_of_another_recording_is_left_alone(tmp_path: Path, settings: di
     with pytest.raises(UserError, match="was recorded with"):
         collect(tmp_path / "store", 4, **settings)
     assert len(EpisodeStore.open(str(tmp_path / "store"))) == 2
+
+
+def test_a_store_that_was_imported_is_no_recording_to_go_on_with(tmp_path: Path) -> None:
+    recorded = collect(tmp_path / "store", 2)
+    imported = EpisodeStore.create(
+        str(tmp_path / "twice"),
+        frame_shape=recorded.frame_shape,
+        n_actions=recorded.n_actions,
+        provenance={**recorded.provenance, "source": "mirrored:store"},
+    )
+    imported.append(recorded[0])
+    with pytest.raises(UserError, match="imported from mirrored:store"):
+        collect(tmp_path / "twice", 4)
+    assert len(EpisodeStore.open(str(tmp_path / "twice"))) == 1
+
+
+def test_settings_that_a_world_cannot_be_made_with_are_one_sentence() -> None:
+    def make() -> gymnasium.Env:  # type: ignore[type-arg]
+        raise AssertionError("no such maze")
+
+    gymnasium.register("made/Fragile-v0", make)
+    with pytest.raises(UserError, match="cannot make the environment made/Fragile-v0: no such maze"):
+        make_world("made/Fragile-v0", {})
 
 
 # --- Who plays.

@@ -252,6 +252,8 @@ def test_gymnasiums_vector_wrappers_fit(world: WorldModel) -> None:
         ({"horizon": 0}, "horizon"),
         ({"temperature": 0.0}, "temperature"),
         ({"num_envs": 0}, "num_envs"),
+        ({"num_envs": 1.5}, "num_envs"),
+        ({"horizon": float("inf")}, "horizon"),
         ({"render_mode": "human"}, '"rgb_array"'),
     ],
 )
@@ -311,6 +313,10 @@ def test_a_state_of_other_dreams_is_refused(world: WorldModel) -> None:
     envs.reset(seed=0)
     with pytest.raises(UserError, match="The state is of dreams"):
         make(world, 2).set_state(envs.get_state())
+    of_more_codes = envs.get_state()
+    of_more_codes.world.codes[0, -1] = 999
+    with pytest.raises(UserError, match="below 16"):
+        envs.set_state(of_more_codes)
 
 
 def test_seeds_must_be_as_many_as_dreams(world: WorldModel) -> None:
@@ -326,3 +332,22 @@ def test_a_model_without_starts_wants_frames() -> None:
         envs.reset(seed=0)
     obs, _ = envs.reset(options={"frames": np.zeros((N, 1, *FRAME_SHAPE), np.uint8)})
     assert obs.shape == (N, *FRAME_SHAPE)
+
+
+def test_a_step_that_cannot_begin_a_dream_anew_steps_none() -> None:
+    world = tiny_world(ends=0.5)
+    world.contexts = None
+    envs = make(world)
+    envs.reset(seed=0, options={"frames": np.zeros((N, 1, *FRAME_SHAPE), np.uint8)})
+    ended = np.zeros(N, np.bool_)
+    while not ended.any():
+        ended = envs.step(np.zeros(N, np.int64))[2]
+    assert not ended.all()
+    before = envs.get_state()
+    for _ in range(2):
+        with pytest.raises(UserError, match="no starts"):
+            envs.step(np.zeros(N, np.int64))
+    after = envs.get_state()
+    assert torch.equal(after.world.codes, before.world.codes)
+    np.testing.assert_array_equal(after.steps, before.steps)
+    np.testing.assert_array_equal(after.ended, ended)

@@ -164,7 +164,7 @@ def drop_rewards(folder: Path) -> None:
     [
         (break_film, "not a film that can be read"),
         (drop_film, "2 films, but its steps.npz is about 3"),
-        (drop_steps, "steps.npz cannot be read"),
+        (drop_steps, "There is no .*steps.npz"),
         (break_steps, "steps.npz cannot be read"),
         (drop_rewards, "has no rewards"),
     ],
@@ -254,7 +254,7 @@ def unknown_action(folder: Path) -> None:
         (drop_all_pictures, "has no pictures"),
         (unknown_action, "must be in"),
         (seed_in_words, "one seed if any, a whole number"),
-        (huge_seed, "seed is from 0 to"),
+        (huge_seed, "seed is a whole number from 0 to"),
         (another_file, "cannot be read"),
     ],
 )

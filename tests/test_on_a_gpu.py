@@ -19,6 +19,7 @@ from worldmodel.image_objectives import AnyImageModel, CodesObjective, GlobalObj
 from worldmodel.objectives import DynamicsObjective, VideoObjective
 from worldmodel.outcomes import OutcomeObjective
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
+from worldmodel.recipe import Recipe, encode_store, learn_prior
 from worldmodel.step import Batch
 from worldmodel.training import Dataset, FitConfig, Objective, fit
 from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
@@ -113,6 +114,15 @@ def test_a_recorded_step_teaches_what_a_step_by_itself_teaches(
     moved = (single - before).norm()
     assert moved > 0
     assert (recorded - single).norm() < 0.05 * moved  # sums in another order, rounded to bfloat16 on the way
+
+
+def test_a_world_is_learned_on_the_gpu(tmp_path: Path) -> None:
+    video, store = tiny_world().float().requires_grad_(True).video.cuda(), sparse_store()
+    codes, salience = encode_store(video, store)
+    on_the_cpu = encode_store(video.cpu(), store)
+    assert torch.equal(codes, on_the_cpu[0]) and torch.allclose(salience, on_the_cpu[1])
+    world = learn_prior(store, video.cuda(), Recipe(prior_steps=2, prior_batch=2, outcome_steps=2), tmp_path)
+    assert next(world.parameters()).is_cuda and world.contexts is not None
 
 
 class _Ends:

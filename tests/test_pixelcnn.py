@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from worldmodel.code_head import invert_cdf
 from worldmodel.errors import UserError
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
+from worldmodel.sampling import invert_cdf
 
 ORDERS = ["raster", "diagonal"]
 CONDITIONS: dict[str, dict[str, int]] = {
@@ -325,7 +325,7 @@ def test_uniform_numbers_and_temperatures_that_do_not_fit_are_refused() -> None:
     model = pixelcnn("raster", (3, 4))
     with pytest.raises(UserError, match=r"shape \[B, 1, 3, 4\], not \[2, 12\]"):
         model.sample(torch.rand(2, 12))
-    for temperature in (0.0, -1.0, float("nan")):
+    for temperature in (0.0, -1.0, float("nan"), 1e-40, float("inf")):
         with pytest.raises(UserError, match="temperature is above 0"):
             model.sample(uniforms_for(model, 2), temperature=temperature)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from scripts import bench_speed
 from tests.tiny_world import CODE_SHAPE, N_ACTIONS, tiny_world
-from worldmodel.code_head import invert_cdf
 from worldmodel.errors import UserError
 from worldmodel.precision import fast_dtype
+from worldmodel.sampling import invert_cdf
 from worldmodel.speed import matmul_rate, measure_speed, precision_cost, some_state, stages
 from worldmodel.state import WorldState
 from worldmodel.world import WorldModel

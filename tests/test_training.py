@@ -27,11 +27,18 @@ class Regression:
 
     name = "regression"
 
-    def __init__(self, steps: int, breaks_at: float = float("inf"), interrupt_at: float = float("inf")) -> None:
+    def __init__(
+        self,
+        steps: int,
+        breaks_at: float = float("inf"),
+        interrupt_at: float = float("inf"),
+        interrupt_pictures: bool = False,
+    ) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
         self.dataset = Items(torch.randn(steps * 2, 3, generator=torch.Generator().manual_seed(1)))
         self.breaks_at, self.interrupt_at, self.calls = breaks_at, interrupt_at, 0
+        self.interrupt_pictures = interrupt_pictures
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         self.calls += 1
@@ -42,6 +49,8 @@ class Regression:
         return loss / 0 if self.calls > self.breaks_at else loss, {"noise": noise.mean()}
 
     def pictures(self) -> dict[str, Tensor]:
+        if self.interrupt_pictures:
+            os.kill(os.getpid(), signal.SIGINT)
         return {"black": torch.zeros(4, 4, 3, dtype=torch.uint8)}
 
     def trouble(self) -> str | None:
@@ -62,6 +71,13 @@ def test_a_resumed_training_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp
     fit(resumed, config, tmp_path / "parts")
     assert resumed.calls == 12 - 5
     assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_an_interrupt_while_pictures_are_drawn_loses_nothing(tmp_path: Path) -> None:
+    config = FitConfig(steps=12, batch_size=2, learning_rate=1e-2, pictures_every=5)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Regression(12, interrupt_pictures=True), config, tmp_path)
+    assert read_tensors_and_metadata(tmp_path / "checkpoint.safetensors")[1]["step"] == "5"
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:

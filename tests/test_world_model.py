@@ -10,6 +10,7 @@ import torch
 from tests.tiny_world import FRAME_SHAPE, N_ACTIONS, tiny_world
 from worldmodel.errors import UserError
 from worldmodel.state import WorldState, generators
+from worldmodel.video import video_preset
 from worldmodel.world import WorldModel
 
 
@@ -119,6 +120,8 @@ def test_a_truncated_file_is_one_sentence(file: str, tmp_path: Path) -> None:
     [
         ("video", 3),
         ("video", {"frame_size": [42, 42], "strides": [0]}),
+        ("video", {"frame_size": [42, 42], "loss": "msee"}),
+        ("video", {"frame_size": [42, 42], "encoder_kernel": 2}),
         ("dynamics", None),
         ("dynamics", {"code_shape": [6, 6], "num_codes": 16, "n_actions": 3, "reward_values": [0], "picks": 0}),
         ("action_meanings", ["left"]),
@@ -156,6 +159,22 @@ def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "note", "thesis"]
 
 
+def test_a_model_that_cannot_be_replaced_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_world().save_pretrained(tmp_path / "model", card="first")
+    rename = Path.rename
+
+    def fail_on_the_new(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise OSError("the disk is gone")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_the_new)
+    with pytest.raises(OSError, match="the disk is gone"):
+        tiny_world().save_pretrained(tmp_path / "model", card="second")
+    assert (tmp_path / "model" / "README.md").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_states_are_indexed_by_rows_however_these_are_given(world: WorldModel) -> None:
     state = world.observe(*given(3))
     for rows in (1, torch.tensor(1), np.int64(1), np.array(1), [1], (1,), slice(1, 2), np.array([False, True, False])):
@@ -183,6 +202,8 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
         WorldModel.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(UserError, match="config.json"):
         WorldModel.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match='"compact" and "paper", not "papper"'):
+        video_preset("papper", (84, 84))
     with pytest.raises(UserError, match="uint8"):
         world.observe(frames.float(), actions)
     with pytest.raises(UserError, match="42, 42, 3"):
@@ -205,6 +226,9 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
         world.step(WorldState(state.codes[:, 1:], state.actions[:, 1:]), torch.tensor([0]))
     with pytest.raises(UserError, match="from 0 to 15"):
         world.observe_codes(state.codes + 16, state.actions)
+    for codes in (state.codes.double(), state.codes[:0]):
+        with pytest.raises(UserError, match="Codes are int64, at least one"):
+            world.observe_codes(codes, state.actions[: len(codes)])
     for temperature in (0.0, -1.0, float("nan"), 1e-40):
         with pytest.raises(UserError, match="temperature"):
             world.step(world.observe(frames, actions), torch.tensor([0]), temperature=temperature)

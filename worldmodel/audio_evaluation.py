@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,13 +9,12 @@ from torch import Tensor
 from worldmodel.audio import AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel
+from worldmodel.metrics import Result
 from worldmodel.mu_law import mu_law
 from worldmodel.phonemes import phonemes_of_codes
 from worldmodel.quantizer import perplexity
 from worldmodel.voices import VoiceClassifier, mel_cepstral_distance
 from worldmodel.wavenet import WaveNet
-
-Result = dict[str, Any]
 
 
 def evaluate_audio(model: AudioModel, test: Audio, training: Audio) -> Result:

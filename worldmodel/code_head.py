@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldmodel.drawing_order import looks, offsets, plan
+from worldmodel.sampling import invert_cdf
 
 FEW = 32  # rows up to which a matrix product is faster in float32 than in bfloat16, which costs a preparation
 
@@ -114,14 +115,3 @@ class _MaskedConv(nn.Module):
     def taps(self) -> tuple[Tensor, Tensor]:
         """Weight, [outputs, taps * inputs], and bias of the same map on gathered inputs."""
         return rearrange(self.weight, "o i t -> o (t i)"), self.bias
-
-
-def invert_cdf(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample by inverting the CDF: logits [..., K], uniforms [..., 1] -> codes and their probabilities [..., 1].
-
-    The probabilities are as precise as the uniforms.
-    """
-    probability = logits.softmax(-1, dtype=uniforms.dtype)
-    cdf = probability.cumsum(-1)
-    code = torch.searchsorted(cdf, uniforms * cdf[..., -1:], right=True).clamp_(max=logits.shape[-1] - 1)
-    return code, probability.gather(-1, code)

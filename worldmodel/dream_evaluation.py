@@ -1,6 +1,7 @@
 """How far to trust a dream: against what really happened, over thousands of steps, and how fast it comes."""
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from worldmodel.errors import UserError
-from worldmodel.evaluation import CodedEpisode, Masks, Result
-from worldmodel.metrics import gradient_energy, mask_iou, psnr, roc_auc, ssim
+from worldmodel.evaluation import CodedEpisode, Masks
+from worldmodel.metrics import Result, gradient_energy, mask_iou, psnr, roc_auc, ssim
 from worldmodel.quantizer import perplexity
 from worldmodel.state import Rollout, WorldState, generators
 from worldmodel.world import WorldModel
@@ -218,4 +219,4 @@ def _bytes(state: WorldState) -> int:
 def resident() -> int | None:
     """Resident memory of this process; None on systems that do not tell as Linux does."""
     statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * 4096 if statm.exists() else None
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else None

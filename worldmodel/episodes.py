@@ -99,8 +99,8 @@ class Episode:
             raise UserError("The rewards of an episode are finite numbers, but some of these are not.")
         if (self.terminated | self.truncated)[:-1].any():
             raise UserError("An episode is terminated or truncated at its last step only: split it there.")
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise UserError(f"An episode's seed is from 0 to {2**63 - 1}, but this is {self.seed}.")
+        if self.seed is not None and not (isinstance(self.seed, int | np.integer) and 0 <= self.seed < 2**63):
+            raise UserError(f"An episode's seed is a whole number from 0 to {2**63 - 1}, but this is {self.seed}.")
 
     def __len__(self) -> int:
         """Number of steps."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +13,13 @@ from worldmodel.code_statistics import CodeStatistics
 from worldmodel.dynamics import Dynamics
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.metrics import mask_iou, psnr, ssim
+from worldmodel.metrics import Result, mask_iou, psnr, ssim
 from worldmodel.quantizer import perplexity
 from worldmodel.video import VideoVQVAE
 from worldmodel.world import WorldModel
 
 Masks = Mapping[str, Callable[[Tensor], Tensor]]
 """Names of things that matter, and where they are: frames uint8 [..., H, W, 3] -> bool [..., H, W]."""
-
-Result = dict[str, Any]
-"""Plain numbers, strings, lists and dicts: what JSON can hold."""
 
 
 @dataclass

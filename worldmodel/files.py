@@ -1,11 +1,16 @@
 """Files that are either there whole or not at all."""
 
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -52,14 +57,39 @@ def read_tensors_and_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, 
         raise UserError(f"{path} is damaged ({error}); restore it, or fetch or train it again.") from error
 
 
+def read_npz(path: Path, *needed: str) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of an npz file. Raises `UserError` when it is missing or damaged, or one that is needed is missing."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no {path}.") from error
+    # A damaged zip shows in many ways; a lone array in a file called npz is a TypeError.
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}).") from error
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise UserError(f"{path} has no {' and no '.join(missing)}.")
+    return arrays
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which then takes the place of `folder` and all that was in it."""
+    """An empty folder to fill, which then takes the place of `folder` and all that was in it.
+
+    Where that fails, `folder` is as before. Killed between the two renamings, both are left in a hidden folder beside.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
         yield new
+        old = Path(temporary) / "old"
         if folder.exists():
-            folder.rename(Path(temporary) / "old")
-        new.rename(folder)
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except BaseException:
+            if old.exists():
+                old.rename(folder)  # or it would go with the temporary folder
+            raise

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from torch import nn
 
 from worldmodel.errors import UserError
@@ -39,8 +39,13 @@ def find_model(name: str | Path) -> Path:
         raise UserError(missing)
     try:
         return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "README.md"]))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HFValidationError, RepositoryNotFoundError) as error:
         raise UserError(missing) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"There is no model {name} here, neither bundled ({bundled}) nor a folder, and the Hub cannot be asked for "
+            f"it ({str(error).splitlines()[0]})."
+        ) from error
 
 
 def model_name(name: str | Path) -> str:

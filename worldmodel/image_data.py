@@ -27,8 +27,6 @@ They are whatever lies at an address, one of
 from __future__ import annotations
 
 import struct
-import zipfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +41,7 @@ from torch import Tensor
 
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
+from worldmodel.files import read_npz
 
 Split = Literal["train", "test"]
 Size = tuple[int, int]  # (H, W)
@@ -149,11 +148,11 @@ def _sheets(folder: Path, split: Split, size: Size | None) -> Images:
     path = folder / "labels.npz"
     classes: tuple[str, ...] = CIFAR10_CLASSES
     if path.exists():
-        (labels,), side = _arrays(path, name), CIFAR10_SIDE
+        labels, side = read_npz(path, name)[name], CIFAR10_SIDE
     else:
         path = folder / f"{name}_labels.npz"
-        (labels, wnid), side = _arrays(path, "label", "wnid"), IMAGENET_SIDE
-        classes = tuple(str(name) for name in wnid.ravel())
+        table, side = read_npz(path, "label", "wnid"), IMAGENET_SIDE
+        labels, classes = table["label"], tuple(str(name) for name in table["wnid"].ravel())
     _check_size(folder, (side, side), size)
     pixels: list[npt.NDArray[np.uint8]] = []
     shape: tuple[int, ...] | None = None
@@ -235,21 +234,6 @@ def _read(path: Path, size: Size | None = None) -> npt.NDArray[np.uint8]:
     # What Pillow's decoders raise on damaged files; an absurdly large image is damaged, too.
     except (OSError, ValueError, SyntaxError, IndexError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not an image that can be read ({error}).") from error
-
-
-def _arrays(path: Path, *names: str) -> list[npt.NDArray[Any]]:
-    if not path.exists():
-        raise UserError(f"There is no {path}.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    # A damaged zip shows in many ways; a lone array in a file called npz is a TypeError.
-    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}).") from error
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise UserError(f"{path} has no {' and no '.join(missing)}.")
-    return [arrays[name] for name in names]
 
 
 def _labels(path: Path, labels: npt.NDArray[Any], images: int, classes: tuple[str, ...]) -> Tensor:

@@ -1,7 +1,6 @@
 """What models of images are worth on images that they were not trained on."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,12 +12,10 @@ from worldmodel.image_model import ImageModel
 from worldmodel.image_objectives import AnyImageModel
 from worldmodel.image_recipe import encode_images
 from worldmodel.likelihood import bits_per_dim
-from worldmodel.metrics import psnr, ssim
+from worldmodel.metrics import Result, psnr, ssim
 from worldmodel.quantizer import perplexity
 
 AT_ONCE = 50  # images
-
-Result = dict[str, Any]
 
 
 @torch.no_grad()

@@ -26,12 +26,10 @@ import dataclasses
 import json
 import math
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import av
 import numpy as np
@@ -40,6 +38,7 @@ from PIL import Image, UnidentifiedImageError
 
 from worldmodel.episodes import Episode, EpisodeStore, Provenance, check_actions
 from worldmodel.errors import UserError, require
+from worldmodel.files import read_npz
 
 MINARI, MIRRORED = "minari:", "mirrored:"
 SIDE = re.compile("(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)  # the word, also in turn_left
@@ -113,7 +112,7 @@ def _films(folder: Path, films: list[Path]) -> Source:
         frame_skip=4,
         fps=15,
     )
-    steps = _arrays(folder / "steps.npz", "actions", "rewards", "ended", "seed")
+    steps = read_npz(folder / "steps.npz", "actions", "rewards", "ended", "seed")
     if any(len(rows) != len(films) for rows in steps.values()):
         raise UserError(
             f"{folder} has {len(films)} films, but its steps.npz is about {len(steps['actions'])} episodes."
@@ -151,7 +150,7 @@ def _pictures(folder: Path, episodes: list[Path]) -> Source:
         )
 
     def read(i: int) -> Episode:
-        steps = _arrays(episodes[i] / "steps.npz", "actions")
+        steps = read_npz(episodes[i] / "steps.npz", "actions")
         actions = steps["actions"]
         seed = steps.get("seed", np.array(0))
         if actions.ndim != 1 or seed.size != 1 or seed.dtype.kind not in "iu":
@@ -265,18 +264,6 @@ def _frames(folder: Path) -> npt.NDArray[np.uint8]:
     if not frames:
         raise UserError(f"{folder} has no pictures ({', '.join(sorted(PICTURES))}).")
     return np.stack(frames)
-
-
-def _arrays(path: Path, *needed: str) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}).") from error
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        raise UserError(f"{path} has no {' and no '.join(missing)}.")
-    return arrays
 
 
 def _provenance(folder: Path) -> Provenance | None:

@@ -1,11 +1,15 @@
 """How alike, how sharp and how well sorted: measures of frames and of scores, one number a frame or one in all."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from worldmodel.errors import require
+
+Result = dict[str, Any]
+"""Plain numbers, strings, lists and dicts: what JSON can hold."""
 
 
 def psnr(frames: Tensor, truth: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldmodel.code_head import invert_cdf
 from worldmodel.dynamics import Dynamics
 from worldmodel.episodes import EpisodeStore
 from worldmodel.objectives import blur, withhold
+from worldmodel.sampling import invert_cdf
 from worldmodel.step import Batch
 from worldmodel.windows import WindowDataset
 

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodel.code_head import invert_cdf
 from worldmodel.drawing_order import Offset, Rank, looks, offsets, plan
 from worldmodel.errors import UserError
 from worldmodel.likelihood import single
+from worldmodel.sampling import check_temperature, invert_cdf
 
 FIRST, LATER = 5, 3  # sides of the kernels: of the first layer, and of the gated ones after it
 
@@ -138,8 +138,7 @@ class PixelCNN(nn.Module):
         a row of a batch is what it would be alone.
         """
         self._check_shape("The uniform numbers", uniforms)
-        if not temperature > 0:
-            raise UserError(f"The temperature is above 0, not {temperature}.")
+        check_temperature(temperature)
         condition = self._condition(len(uniforms), label, vector, spatial)
         # From here on places stand in the order in which they are drawn, on one axis.
         if condition is not None:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.evaluation import Result
-from worldmodel.metrics import roc_auc
+from worldmodel.metrics import Result, roc_auc
 from worldmodel.video import VideoVQVAE
 
 

@@ -1,6 +1,6 @@
 """From a store of episodes to a world model: the tokenizer, the codes it gives the recordings, the prior over them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -77,8 +77,9 @@ def check_trainable(
         return
     if tokenizer is None and start.config.video != video:
         raise UserError("The model to start from has a tokenizer of another shape; train without --init.")
-    if prior and start.config.dynamics != _config(store, video, recipe, start).dynamics:
-        raise UserError("The model to start from has other actions, rewards or shapes; train without --init.")
+    mine, theirs = _config(store, video, recipe, start).dynamics, start.config.dynamics
+    if prior and replace(mine, reward_values=theirs.reward_values) != theirs:
+        raise UserError("The model to start from has other actions or shapes; train without --init.")
 
 
 def learn_tokenizer(
@@ -106,17 +107,20 @@ def learn_prior(
 ) -> WorldModel:
     """Train the prior over the codes that `video` gives the store, or go on with it, in `folder`; then its outcomes.
 
-    It begins with the weights of `start`'s, if given.
+    It begins with the weights of `start`'s, if given; but rewards that `start` does not know are learned anew.
     """
     device = video.quantizer.embedding.device
     codes, salience = encode_store(video, store)
     torch.manual_seed(recipe.seed)
     world = fast_layout(WorldModel(_config(store, video.config, recipe, start)).to(device))
     world.video = video
+    new_rewards = start is None or start.config.dynamics.reward_values != world.config.dynamics.reward_values
     if start is None:
         world.dynamics.adopt(video.quantizer.embedding)
     else:
-        world.dynamics.load_state_dict(start.dynamics.state_dict())
+        weights = start.dynamics.state_dict()
+        known = {name: weight for name, weight in weights.items() if not (new_rewards and "outcome.reward." in name)}
+        world.dynamics.load_state_dict(known, strict=not new_rewards)
     size = recipe.prior_steps * recipe.prior_batch
     objective = DynamicsObjective(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
     schedule = FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, seed=recipe.seed)
@@ -124,7 +128,7 @@ def learn_prior(
     outcomes = OutcomeObjective(
         world.dynamics.eval(), store, codes, size=recipe.outcome_steps * OUTCOME_BATCH, seed=recipe.seed
     )
-    if start is None:
+    if new_rewards:
         outcomes.adopt_shares()
     schedule = FitConfig(recipe.outcome_steps, OUTCOME_BATCH, OUTCOME_LR, seed=recipe.seed)
     fit(outcomes, schedule, folder / f"outcomes_after_{steps}")  # a prior that went on needs new ones
@@ -138,7 +142,7 @@ def encode_store(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor
 
     The salience of a code is the mean `PixelWeight` of the pixels it stands for, and one where it never occurs.
     """
-    pixel_weight = PixelWeight(store)
+    pixel_weight = PixelWeight(store).to(video.quantizer.embedding.device)
     encoded, total, count = [], torch.zeros(video.config.num_codes), torch.zeros(video.config.num_codes)
     for i in range(len(store)):
         episode = CodedEpisode.read(store, i, video)
@@ -156,11 +160,12 @@ def _video_config(store: EpisodeStore, recipe: Recipe) -> VideoConfig:
 
 
 def _config(store: EpisodeStore, video: VideoConfig, recipe: Recipe, start: WorldModel | None) -> WorldConfig:
-    rewards = np.unique(store.flat("rewards"))
-    if start and np.isin(rewards, start.config.dynamics.reward_values).all():
-        rewards = np.array(start.config.dynamics.reward_values)  # it knows these, and perhaps more
-    if len(rewards) > MAX_REWARDS:
-        rewards = np.unique(np.quantile(rewards, np.linspace(0, 1, MAX_REWARDS)))
+    rewards, counts = np.unique(store.flat("rewards"), return_counts=True)
+    commonest = rewards[counts.argmax()]
+    rewards = _at_most(MAX_REWARDS, rewards, commonest)
+    if start:
+        known = np.array(start.config.dynamics.reward_values, np.float32)
+        rewards = _at_most(MAX_REWARDS, np.union1d(known, rewards), commonest)
     dynamics = DynamicsConfig(
         code_shape=video.code_shape,
         num_codes=video.num_codes,
@@ -170,6 +175,13 @@ def _config(store: EpisodeStore, video: VideoConfig, recipe: Recipe, start: Worl
     )
     provenance = store.provenance
     return WorldConfig(video, dynamics, tuple(provenance["action_meanings"]), provenance["fps"])
+
+
+def _at_most(number: int, values: np.ndarray, kept: np.float32) -> np.ndarray:
+    """All values, ascending, if they are few enough, else some spread over them, with one that is kept to the digit."""
+    if len(values) <= number:
+        return values
+    return np.union1d(np.quantile(values, np.linspace(0, 1, number - 1)).astype(np.float32), kept)
 
 
 def _contexts(store: EpisodeStore, codes: Tensor) -> ContextBank:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from worldmodel.errors import UserError
-from worldmodel.evaluation import Result
+from worldmodel.metrics import Result
 from worldmodel.state import WorldState, generators
 from worldmodel.world import WorldModel
 

@@ -20,7 +20,7 @@ from worldmodel.files import read_tensors_and_metadata, write_tensors
 from worldmodel.optimizer import Optimizer
 from worldmodel.progress import training_progress
 from worldmodel.sounds import spectrogram
-from worldmodel.step import Batch, TrainingStep
+from worldmodel.step import Batch, Taken, TrainingStep
 
 LOGGED_EVERY = 20  # steps
 
@@ -117,17 +117,10 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
             taken = take(batch, _learning_rate(config, step))
             step += 1
             progress.advance(task)
-            due = time.monotonic() - saved > config.checkpoint_every or interrupted.is_set() or step == config.steps
             log_now = step % LOGGED_EVERY == 0 or step == config.steps
             # A GPU is steps ahead of whoever does not ask it what it found.
-            if device.type == "cpu" or due or log_now:
-                loss, norm = taken.loss.item(), taken.gradient_norm.item()
-                if not (math.isfinite(loss) and math.isfinite(norm)):
-                    kept = f"; {checkpoint} is from before" if checkpoint.exists() else ""
-                    raise UserError(
-                        f"The loss of the {objective.name} is {loss:g}, its gradient {norm:g}, at step {step - 1}: "
-                        f"train with a learning rate below {config.learning_rate:g}{kept}."
-                    )
+            if device.type == "cpu" or log_now:
+                loss, norm = _check_finite(objective.name, taken, step, config, checkpoint)
                 progress.update(task, loss=f"loss {loss:.3f}")
             if log_now:
                 waiting = waited / (time.monotonic() - logged)
@@ -144,13 +137,27 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
                     for name, wave in objective.sounds().items():
                         log.add_audio(f"{objective.name}/{name}", wave, step, objective.sample_rate)
                         log.add_image(f"{objective.name}/{name}", spectrogram(wave), step, dataformats="HWC")
-            if due:
+            stop = interrupted.is_set()  # asked once: an interrupt from here on waits for the next step
+            if stop or time.monotonic() - saved > config.checkpoint_every or step == config.steps:
+                _check_finite(objective.name, taken, step, config, checkpoint)
                 save_checkpoint(checkpoint, model, optimizer, step)
                 saved = time.monotonic()
-            if interrupted.is_set():
+            if stop:
                 raise KeyboardInterrupt
     model.eval()
     return step
+
+
+def _check_finite(name: str, taken: Taken, step: int, config: FitConfig, checkpoint: Path) -> tuple[float, float]:
+    """Loss and gradient norm of step `step`. Raises `UserError` when one of them is not finite."""
+    loss, norm = taken.loss.item(), taken.gradient_norm.item()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        kept = f"; {checkpoint} is from before" if checkpoint.exists() else ""
+        raise UserError(
+            f"The loss of the {name} is {loss:g}, its gradient {norm:g}, at step {step - 1}: "
+            f"train with a learning rate below {config.learning_rate:g}{kept}."
+        )
+    return loss, norm
 
 
 @contextmanager

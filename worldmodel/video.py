@@ -38,8 +38,13 @@ class VideoConfig:
     """"mse" (the paper's) or "rare-l1": absolute error that counts rare colours more."""
 
     def __post_init__(self) -> None:
-        if self.num_codes > 2**15:
-            raise UserError(f"A dictionary has at most {2**15} codes, not {self.num_codes}.")
+        if not 1 <= self.num_codes <= 2**15:
+            raise UserError(f"A dictionary has 1 to {2**15} codes, not {self.num_codes}.")
+        if self.loss not in ("mse", "rare-l1"):
+            raise UserError(f'The loss is "mse" or "rare-l1", not "{self.loss}".')
+        sizes = (*self.frame_size, *self.strides, self.width, self.encoder_blocks, self.decoder_blocks, self.memory)
+        if min(sizes) < 1 or self.encoder_kernel % 2 != 1:
+            raise UserError("A video VQ-VAE's sizes are 1 or more, and its kernel is odd.")
         if any(side % math.prod(self.strides) for side in self.frame_size):
             raise UserError(
                 f"Frames of {self.frame_size[0]}x{self.frame_size[1]} do not divide into patches of side "
@@ -58,6 +63,8 @@ def video_preset(name: str, frame_size: tuple[int, int]) -> VideoConfig:
 
     Raises `UserError` when the frames do not divide so.
     """
+    if name not in ("compact", "paper"):
+        raise UserError(f'The presets are "compact" and "paper", not "{name}".')
     if name == "paper":
         return VideoConfig(
             frame_size,

@@ -4,7 +4,6 @@ After "WaveNet: A Generative Model for Raw Audio" (van den Oord et al., 2016). D
 much of its past as it looks back: one sample costs one column a layer, however long the past.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -12,11 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldmodel.code_head import invert_cdf
 from worldmodel.errors import UserError
 from worldmodel.likelihood import single
-
-LEAST_TEMPERATURE = 1e-3  # logits divided by less may overflow
+from worldmodel.sampling import check_temperature, invert_cdf
 
 
 @dataclass(frozen=True)
@@ -129,12 +126,11 @@ class WaveNet(nn.Module):
         `uniforms`, float [B, T] in [0, 1), settle the draw: the same numbers, the same samples; but for rounding, a row
         of a batch is what it would be alone. `progress` goes through the T samples, and may show how far it is.
 
-        Raises `UserError` for a temperature below 0.001, which would leave the largest logit alone, or infinite.
+        Raises `UserError` for uniform numbers of another shape, and for a temperature out of range.
         """
         if uniforms.ndim != 2:
             raise UserError(f"The uniform numbers have shape [B, T], not {list(uniforms.shape)}.")
-        if not LEAST_TEMPERATURE <= temperature < math.inf:
-            raise UserError(f"The temperature is {LEAST_TEMPERATURE} or above, not {temperature:g}.")
+        check_temperature(temperature)
         batch, length = uniforms.shape
         condition = self._condition(batch, length, local, vector)
         drawing = _Drawing(self, uniforms, condition, temperature)

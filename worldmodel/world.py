@@ -14,6 +14,7 @@ from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.files import new_folder, read_tensors, write_tensors
 from worldmodel.folders import find_model, read_config, read_model, with_tuples, write_model
+from worldmodel.sampling import check_temperature
 from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
 from worldmodel.video import VideoConfig, VideoVQVAE
 
@@ -65,6 +66,11 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def observe_codes(self, codes: Tensor, actions: Tensor) -> WorldState:
         """The same from codes, int64 [B, T, h, w], for starts that are kept without their pixels."""
+        if codes.dtype != torch.int64 or not codes.numel():
+            raise UserError(
+                f"Codes are int64, at least one of them, not {str(codes.dtype).removeprefix('torch.')} "
+                f"{list(codes.shape)}."
+            )
         if actions.shape != codes.shape[:1] + (codes.shape[1] - 1,):
             raise UserError(
                 f"Frames {list(codes.shape[:2])} have {[len(codes), codes.shape[1] - 1]} actions between them, "
@@ -219,9 +225,3 @@ def _read_contexts(folder: Path, config: WorldConfig) -> ContextBank | None:
     if not sound:
         raise UserError(f"The starts in {path} are damaged, or another model's; fetch or train the model again.")
     return ContextBank(codes, actions)
-
-
-def check_temperature(temperature: float) -> None:
-    """Raise `UserError` for a temperature that no distribution survives."""
-    if not 1e-6 <= temperature <= 1e6:
-        raise UserError(f"The temperature is above 0 (1 as learned, below 1 likelier), not {temperature:g}.")

@@ -32,8 +32,9 @@ from worldmodel.benchmark.summary import Summary, summarise_loops
 from worldmodel.benchmark.weights import Fid, Fvd, Lpips
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.evaluation import Result, check_store
+from worldmodel.evaluation import check_store
 from worldmodel.files import write_text
+from worldmodel.metrics import Result
 
 T = TypeVar("T")
 

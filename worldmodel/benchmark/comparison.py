@@ -8,7 +8,7 @@ from worldmodel.benchmark.measures import METRICS
 from worldmodel.benchmark.running import LOOKED_AT
 from worldmodel.benchmark.summary import by_horizon
 from worldmodel.errors import UserError
-from worldmodel.evaluation import Result
+from worldmodel.metrics import Result
 
 SHARED = ("protocol", "seed", "contexts", "data")
 ALIKE = {"bits_per_code": "tokenizer", "action_fidelity": "judge"}

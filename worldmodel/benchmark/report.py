@@ -4,7 +4,7 @@ from typing import Any
 
 from worldmodel.benchmark.measures import METRICS
 from worldmodel.benchmark.running import LOOKED_AT
-from worldmodel.evaluation import Result
+from worldmodel.metrics import Result
 
 
 def markdown(report: Result) -> str:

@@ -15,7 +15,7 @@ from worldmodel.benchmark.protocols import Context, Protocol
 from worldmodel.benchmark.running import LOOKED_AT, Arrays
 from worldmodel.benchmark.statistics import Array, Statistic, interval, jackknife, mean_over, ratio_over
 from worldmodel.benchmark.weights import feature_distance
-from worldmodel.evaluation import Result
+from worldmodel.metrics import Result
 
 MEANS = ("psnr", "ssim", "ms_ssim", "lpips", "action_fidelity")  # averaged over samples, then over contexts
 

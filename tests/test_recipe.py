@@ -1,0 +1,67 @@
+"""From a store to a world model: what a model that goes on keeps, and which rewards it can tell."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
+from tests.tiny_world import FRAME_SHAPE
+from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
+from worldmodel.recipe import MAX_REWARDS, Recipe, check_trainable, learn_prior, learn_tokenizer
+
+RECIPE = Recipe(tokenizer_steps=1, tokenizer_batch=1, prior_steps=1, prior_batch=1, outcome_steps=1)
+STEPS = 40
+
+
+def store_that_pays(rewards: np.ndarray) -> EpisodeStore:
+    """One episode for every STEPS rewards."""
+    store = EpisodeStore.create(
+        f"memory://recipe-{rewards.sum()}-{len(rewards)}",
+        frame_shape=FRAME_SHAPE,
+        n_actions=N_ACTIONS,
+        provenance=PROVENANCE,
+    )
+    for number, paid in enumerate(np.split(rewards, len(rewards) // STEPS)):
+        store.append(dataclasses.replace(make_episode(STEPS, number, FRAME_SHAPE), rewards=paid))
+    return store
+
+
+def test_a_model_goes_on_with_rewards_that_it_has_never_seen(tmp_path: Path) -> None:
+    nothing, something = np.zeros(STEPS), np.zeros(STEPS)
+    something[30] = 1
+    before = store_that_pays(nothing)
+    video = learn_tokenizer(before, RECIPE, tmp_path / "tokenizer", "cpu")
+    start = learn_prior(before, video, RECIPE, tmp_path / "first")
+    assert start.config.dynamics.reward_values == (0.0,)
+
+    after = store_that_pays(np.concatenate([nothing, something]))
+    check_trainable(after, RECIPE, tokenizer=video, start=start)
+    world = learn_prior(after, video, RECIPE, tmp_path / "second", start=start)
+    assert world.config.dynamics.reward_values == (0.0, 1.0)
+    kept = dict(start.dynamics.named_parameters())
+    for name, moved in world.dynamics.named_parameters():
+        if not name.startswith("outcome.reward.") and name != "outcome.termination.bias":
+            assert (kept[name] - moved).abs().max() < 0.01, name  # a first step is a tiny one
+    share = world.dynamics.outcome.reward.bias.detach().softmax(0)  # begun with how often each occurs
+    assert share[1] == pytest.approx(2 / 82, abs=0.01)
+
+    again = learn_prior(before, video, RECIPE, tmp_path / "third", start=world)
+    assert again.config.dynamics.reward_values == (0.0, 1.0)  # what is known is not forgotten
+    with pytest.raises(UserError, match="other actions or shapes"):
+        check_trainable(after, dataclasses.replace(RECIPE, order="raster"), tokenizer=video, start=start)
+
+
+def test_of_many_rewards_the_commonest_is_told_exactly(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rewards = np.where(rng.random(20 * STEPS) < 0.1, rng.uniform(-1, 1, 20 * STEPS), 0.0)
+    store = store_that_pays(rewards)
+    video = learn_tokenizer(store, RECIPE, tmp_path / "tokenizer", "cpu")
+    values = np.array(learn_prior(store, video, RECIPE, tmp_path / "prior").config.dynamics.reward_values)
+    assert len(values) == MAX_REWARDS and 0.0 in values
+    paid = rewards.astype(np.float32)
+    assert values[0] == paid.min() and values[-1] == paid.max()
+    nearest = values[np.abs(paid[:, None] - values).argmin(1)]
+    assert np.abs(nearest - paid).max() < 0.2 and nearest[paid == 0].tolist() == [0.0] * int((paid == 0).sum())

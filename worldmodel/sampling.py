@@ -1,0 +1,23 @@
+"""From logits to codes: how every model here draws."""
+
+import torch
+from torch import Tensor
+
+from worldmodel.errors import UserError
+
+
+def invert_cdf(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample by inverting the CDF: logits [..., K], uniforms [..., 1] -> codes and their probabilities [..., 1].
+
+    The probabilities are as precise as the uniforms.
+    """
+    probability = logits.softmax(-1, dtype=uniforms.dtype)
+    cdf = probability.cumsum(-1)
+    code = torch.searchsorted(cdf, uniforms * cdf[..., -1:], right=True).clamp_(max=logits.shape[-1] - 1)
+    return code, probability.gather(-1, code)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise `UserError` for a temperature that no distribution survives."""
+    if not 1e-6 <= temperature <= 1e6:
+        raise UserError(f"The temperature is above 0 (1 as learned, below 1 likelier), not {temperature:g}.")
