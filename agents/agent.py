@@ -68,14 +68,7 @@ class Agent:
     def check_fits(self, frame_shape: tuple[int, ...], action_meanings: list[str]) -> None:
         """Raise `UserError` unless it can play a world of such frames and actions."""
         seen = self.world.frame_shape if self.world else self.config.observation_shape
-        if tuple(seen) != tuple(frame_shape):
-            raise UserError(f"The agent was trained on frames {list(seen)}, and this world shows {list(frame_shape)}.")
-        ours, theirs = list(self.config.action_meanings), action_meanings
-        if ours != theirs and (len(ours) != len(theirs) or ours != list(map(str, range(len(ours))))):
-            raise UserError(
-                f"The agent takes {len(ours)} actions ({', '.join(ours)}), and this world has {len(theirs)} "
-                f"({', '.join(theirs)})."
-            )
+        check_same("agent", seen, list(self.config.action_meanings), frame_shape, action_meanings)
 
     def save(self, folder: str | Path, *, card: str = "") -> None:
         """Write `config.json`, `policy.safetensors` (bfloat16) and `card` as `README.md`.
@@ -142,6 +135,23 @@ class Agent:
         if len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
             shape = (*shape[1:], shape[0])  # it saw images with their channels moved to the front
         return cls(AgentConfig("pixels", shape, 256, tuple(map(str, range(n)))), policy)
+
+
+def check_same(
+    who: str, seen: tuple[int, ...], taken: list[str], frame_shape: tuple[int, ...], action_meanings: list[str]
+) -> None:
+    """Raise `UserError` unless a world has the frames and actions that an agent, or a model, `who`, has learned.
+
+    Actions that `who` knows by number alone may have any names there.
+    """
+    if tuple(seen) != tuple(frame_shape):
+        raise UserError(f"The {who} was trained on frames {list(seen)}, and this world shows {list(frame_shape)}.")
+    n = len(taken)
+    if taken != action_meanings and (n != len(action_meanings) or taken != list(map(str, range(n)))):
+        raise UserError(
+            f"The {who} takes {n} actions ({', '.join(taken)}), and this world has {len(action_meanings)} "
+            f"({', '.join(action_meanings)})."
+        )
 
 
 def fingerprint(world: WorldModel) -> str:

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 
 class SurprisePenalty(VectorWrapper):
     """Imagined environments that take `weight` from the reward for each bit a code of surprise above the usual.
 
     Surprise is -log2 p of the frame that was drawn, over its number of codes; the usual is its mean over all steps
-    so far. A model is surest where it has seen most, so an agent is kept where the model can be trusted.
+    so far, `usual.mean`. A model is surest where it has seen most, so an agent is kept where it can be trusted.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], weight: float) -> None:
@@ -20,7 +21,7 @@ class SurprisePenalty(VectorWrapper):
         self.weight = weight
         world = envs.unwrapped.world  # type: ignore[attr-defined]
         self._nats = math.prod(world.code_shape) * math.log(2)  # a bit a code, in nats a frame
-        self._mean, self._seen = 0.0, 0
+        self.usual = RunningMeanStd(epsilon=0)  # nothing is usual before the first step
 
     def step(
         self, actions: NDArray[np.int64]
@@ -32,7 +33,6 @@ class SurprisePenalty(VectorWrapper):
         surprise = -log_probs / self._nats
         stepped = log_probs != 0
         if stepped.any():
-            self._seen += int(stepped.sum())
-            self._mean += float((surprise[stepped] - self._mean).sum()) / self._seen
-        excess = np.where(stepped, np.maximum(surprise - self._mean, 0), 0)
+            self.usual.update(surprise[stepped])
+        excess = np.where(stepped, np.maximum(surprise - self.usual.mean, 0), 0)
         return observations, rewards - self.weight * excess, terminated, truncated, infos

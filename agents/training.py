@@ -1,12 +1,15 @@
 """PPO, in dreams or in a real world: Stable-Baselines3's, with checkpoints and a bar."""
 
-import os
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
@@ -14,12 +17,18 @@ from rich.progress import Progress
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
+from agents.caution import SurprisePenalty
 from agents.policies import policy_settings
-from agents.vec_env import SB3VecEnv
+from agents.vec_env import SB3VecEnv, layers
 from worldmodel.errors import UserError
+from worldmodel.files import write_bytes
 from worldmodel.progress import training_progress
+
+STATISTICS = "statistics.json"  # in the checkpoint, beside what Stable-Baselines3 keeps there
+DAMAGES = OSError, ValueError, KeyError, AssertionError, EOFError, RuntimeError, UnpicklingError, BadZipFile
 
 
 @dataclass
@@ -44,6 +53,8 @@ class PPOConfig:
             raise UserError("PPO needs --steps and --epochs of 1 or more, and a --batch and --minibatch of 2 or more.")
         if self.learning_rate <= 0 or not 0 <= self.gamma <= 1:
             raise UserError("PPO needs a --learning-rate above 0, and a --gamma from 0 to 1.")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"PPO needs a --seed from 0 to {2**32 - 1}.")
 
 
 def train(
@@ -57,7 +68,8 @@ def train(
     """Train until `config.steps`, from the checkpoint in `folder` if there is one; `evaluate` every so many steps.
 
     Rewards are scaled by the spread of their discounted sums. All is logged to TensorBoard in `folder`; a checkpoint
-    is written after each evaluation, and an interruption loses what came after the last one.
+    is written after each evaluation, and an interruption loses what came after the last one. What goes on does so in
+    new episodes, with luck of its own.
     Raises `UserError` when the checkpoint is damaged or of another agent.
     """
     space = envs.single_observation_space
@@ -74,7 +86,8 @@ def train(
         "seed": config.seed,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
     }
-    learner = _resume(folder, worlds, settings) or PPO(
+    statistics = _statistics(envs, worlds)
+    learner = _resume(folder, worlds, statistics, settings) or PPO(
         "MlpPolicy", worlds, policy_kwargs=policy_settings(space), **settings
     )
     learner.set_logger(configure(str(folder), ["tensorboard"]))
@@ -84,7 +97,7 @@ def train(
             steps = min(every, config.steps - learner.num_timesteps)
             learner.learn(steps, callback=_Watch(progress, task), reset_num_timesteps=False)
             evaluate(learner)
-            _save(learner, folder)
+            _save(learner, statistics, folder)
     return learner
 
 
@@ -102,25 +115,43 @@ class _Watch(BaseCallback):
         return True
 
 
-def _save(learner: PPO, folder: Path) -> None:
-    """Both files of a checkpoint, each replaced whole."""
-    worlds = learner.get_vec_normalize_env()
-    assert worlds is not None
-    worlds.save(str(folder / "new.pkl"))
-    learner.save(folder / "new.zip")
-    os.replace(folder / "new.pkl", folder / "rewards.pkl")
-    os.replace(folder / "new.zip", folder / "checkpoint.zip")
+def _statistics(envs: VectorEnv[Any, Any, Any], worlds: VecNormalize) -> dict[str, RunningMeanStd]:
+    """What the worlds themselves learn on the way, and an agent's rewards depend on."""
+    found = {"returns": worlds.ret_rms}
+    for layer in layers(envs):
+        if isinstance(layer, SurprisePenalty):
+            found["surprise"] = layer.usual
+    return found
 
 
-def _resume(folder: Path, worlds: VecNormalize, settings: dict[str, Any]) -> PPO | None:
+def _save(learner: PPO, statistics: dict[str, RunningMeanStd], folder: Path) -> None:
+    """All of a checkpoint in one file, replaced whole, so that no part of it is ever older than another."""
+    file = BytesIO()
+    learner.save(file)
+    with ZipFile(file, "a") as archive:
+        numbers = {name: {key: float(x) for key, x in vars(found).items()} for name, found in statistics.items()}
+        archive.writestr(STATISTICS, json.dumps(numbers))
+    write_bytes(folder / "checkpoint.zip", file.getvalue())
+
+
+def _resume(
+    folder: Path, worlds: VecNormalize, statistics: dict[str, RunningMeanStd], settings: dict[str, Any]
+) -> PPO | None:
     """The learner of the checkpoint, if there is one, which goes on with `settings` even if it began with others."""
-    if not (folder / "checkpoint.zip").exists():
+    path = folder / "checkpoint.zip"
+    if not path.exists():
         return None
     try:
-        scaled = VecNormalize.load(str(folder / "rewards.pkl"), worlds.venv)
-        scaled.gamma = worlds.gamma
-        return PPO.load(folder / "checkpoint.zip", env=scaled, **settings)
-    except (OSError, ValueError, KeyError, AssertionError, EOFError, RuntimeError, UnpicklingError) as error:
+        learner = PPO.load(path, env=worlds, **settings)
+        with ZipFile(path) as archive:
+            numbers = json.loads(archive.read(STATISTICS))
+        for name, found in statistics.items():
+            vars(found).update(numbers[name])
+    except DAMAGES as error:
         raise UserError(
             f"The checkpoint in {folder} is damaged or of another agent ({error}); choose another --out, or remove it."
         ) from error
+    # Loading has sown the seed of the beginning again: the same starts, and the same draws, as were played then.
+    seed = np.random.SeedSequence([settings["seed"], learner.num_timesteps]).generate_state(1)[0]
+    learner.set_random_seed(int(seed))
+    return learner

@@ -7,7 +7,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.wrappers.vector import DictInfoToList
 from numpy.typing import NDArray
+from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
@@ -39,7 +41,7 @@ class SB3VecEnv(VecEnv):
             raise UserError(
                 f'Make the environments with autoreset_mode="SameStep", not {getattr(mode, "value", mode)!r}.'
             )
-        self.envs = envs
+        self.envs, self._listing = envs, DictInfoToList(envs)
         actions, self._first_action = envs.single_action_space, 0
         if isinstance(actions, spaces.Discrete):
             actions, self._first_action = spaces.Discrete(int(actions.n)), int(actions.start)
@@ -49,8 +51,10 @@ class SB3VecEnv(VecEnv):
         options = self._options[0]
         if any(other != options for other in self._options):
             raise UserError("All rows of these environments are reset with the same options.")
-        observations, infos = self.envs.reset(seed=list(self._seeds), options=options or None)  # type: ignore[arg-type]
-        self.reset_infos = rows_of(infos, self.num_envs)
+        observations, self.reset_infos = self._listing.reset(
+            seed=list(self._seeds),  # type: ignore[arg-type]
+            options=options or None,
+        )
         self._reset_seeds()
         self._reset_options()
         return observations
@@ -59,9 +63,8 @@ class SB3VecEnv(VecEnv):
         self._actions = actions + self._first_action if self._first_action else actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        observations, rewards, terminated, truncated, infos = self.envs.step(self._actions)
+        observations, rewards, terminated, truncated, rows = self._listing.step(self._actions)
         dones = terminated | truncated
-        rows = rows_of(infos, self.num_envs)
         for i in map(int, np.flatnonzero(dones)):
             # What a learner is told of the step is what ended there; what the reset brought is told apart.
             last, final = rows[i].pop("final_obs"), rows[i].pop("final_info", {})
@@ -105,7 +108,7 @@ class SB3VecEnv(VecEnv):
 
     def _owner(self, name: str) -> tuple[Any, bool]:
         """Whose the attribute `name` is, looked for from the outside in, and whether each row has one of its own."""
-        for layer in _layers(self.envs):
+        for layer in layers(self.envs):
             if hasattr(layer, "get_attr") and hasattr(layer, "call"):  # a SyncVectorEnv or an AsyncVectorEnv
                 return layer, True
             if hasattr(layer, name):
@@ -117,36 +120,15 @@ class SB3VecEnv(VecEnv):
     ) -> list[bool]:
         rows = self._get_indices(indices)
         envs = getattr(self.envs.unwrapped, "envs", None)  # of a SyncVectorEnv
-        return [envs is not None and _is_wrapped(envs[i], wrapper_class) for i in rows]
+        return [envs is not None and is_wrapped(envs[i], wrapper_class) for i in rows]
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
         return self.envs.render() or [None] * self.num_envs  # type: ignore[return-value]
 
 
-def rows_of(infos: dict[str, Any], n: int) -> list[dict[str, Any]]:
-    """Gymnasium's infos of n rows, a dict of arrays with a mask "_key" beside each, as one dict a row."""
-    rows: list[dict[str, Any]] = [{} for _ in range(n)]
-    for key, values in infos.items():
-        if key.startswith("_") and key[1:] in infos:
-            continue
-        mask = infos.get(f"_{key}", np.ones(n, np.bool_))
-        split = rows_of(values, n) if isinstance(values, dict) else values
-        for i in np.flatnonzero(mask):
-            rows[i][key] = split[i]
-    return rows
-
-
-def _layers(envs: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, Any, Any]]:
+def layers(envs: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, Any, Any]]:
     """The vector wrappers around an environment, outermost first, and it."""
     while isinstance(envs, VectorWrapper):
         yield envs
         envs = envs.env
     yield envs
-
-
-def _is_wrapped(env: Any, wrapper_class: type[Any]) -> bool:
-    while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, wrapper_class):
-            return True
-        env = env.env
-    return False

@@ -9,11 +9,12 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
 
+from scripts.device import FASTEST, Device
 from worldmodel.audio import SAMPLE_RATE, AudioVQVAE
 from worldmodel.audio_data import Split, load_audio
 from worldmodel.audio_evaluation import evaluate_audio, evaluate_spoken
@@ -33,7 +34,7 @@ class Args:
     models: tuple[str, ...]
     """Folders made by `worldmodel train-audio`."""
     out: Path = Path("benchmarks/audio.json")
-    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    device: Device = FASTEST
 
 
 def main(args: Args) -> None:

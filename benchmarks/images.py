@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
+from scripts.device import FASTEST, Device
 from worldmodel.baselines import ImageVAE, ImageVIMCO
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
@@ -56,7 +57,7 @@ class Args:
     test_images: int = 500
     points: int = 5
     """Of the curve over steps."""
-    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    device: Device = FASTEST
 
 
 class Scored(ImageObjective):

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 
 from agents.actors import Exploring, in_real_world
@@ -16,14 +15,19 @@ from agents.agent import Agent
 from agents.training import PPOConfig
 from envs.recording import Policy, action_meanings, make_world, open_recording, record, sticky_random
 from scripts import evaluate, train, train_agent
-from scripts.world_choice import WorldChoice
+from scripts.device import FASTEST, Device, check_device
+from scripts.settings import write_settings
+from scripts.world_choice import WorldChoice, check_fits
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
 from worldmodel.files import write_text
 from worldmodel.progress import track
 from worldmodel.recipe import Recipe
+from worldmodel.sampling import check_temperature
+from worldmodel.world import WorldModel
 
 EXPLORE = 0.1  # share of random actions among those of an agent that records
+MAY_DIFFER = {"out", "rounds", "device"}  # when a loop goes on
 
 
 @dataclass
@@ -67,15 +71,21 @@ class Args:
     """How the agent is trained; its steps are those of one round. See `worldmodel train-agent`."""
     every: int = 100_000
     """Steps between evaluations of the agent in dreams."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: Device = FASTEST
 
 
 def main(args: Args) -> None:
-    if min(args.rounds, args.episodes, args.test_episodes, args.dreams, args.every) < 1:
-        raise UserError("--rounds, --episodes, --test-episodes, --dreams and --every must be 1 or more.")
+    if min(args.rounds, args.episodes, args.test_episodes, args.dreams, args.every, args.horizon) < 1:
+        raise UserError("--rounds, --episodes, --test-episodes, --dreams, --every and --horizon must be 1 or more.")
+    if args.max_steps is not None and args.max_steps < 1:
+        raise UserError("--max-steps must be 1 or more.")
+    check_temperature(args.temperature)
+    check_device(args.device)
     require("matplotlib", "metrics")
     require("torchmetrics", "metrics")
-    args.out.mkdir(parents=True, exist_ok=True)
+    _check_world(args)
+    settings = _settings(args)
+    write_settings(args.out, settings, [name for name in settings if name not in MAY_DIFFER])
     rounds: list[dict[str, Any]] = []
     for number in range(args.rounds):
         here = args.out / f"round{number}"
@@ -87,10 +97,26 @@ def main(args: Args) -> None:
         if not (here / "evaluation" / "evaluation.json").exists():
             _measure(args, number)
         report = json.loads((here / "evaluation" / "evaluation.json").read_text())
-        steps = int(store.lengths.sum())
+        steps = int(store.lengths[: (number + 1) * args.episodes].sum())  # of the rounds so far
         rounds.append({"real_steps": steps, **{k: report[k] for k in ("episodes", "mean", "std", "ci95", "unit")}})
         write_text(args.out / "rounds.json", json.dumps(rounds, indent=1) + "\n")
     print(f"The agent is in {_agent(args, args.rounds - 1)}, the table in {args.out / 'rounds.json'}.")
+
+
+def _settings(args: Args) -> dict[str, Any]:
+    """All arguments by name, those of a group after its own: `ppo.steps`."""
+    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    for group in ("recipe", "ppo"):
+        settings |= {f"{group}.{name}": value for name, value in settings.pop(group).items()}
+    return settings
+
+
+def _check_world(args: Args) -> None:
+    """Raise `UserError` when the world, or the model to begin with, cannot be had, or one is not of the other."""
+    model = WorldModel.from_pretrained(args.model) if args.model else None
+    with closing(make_world(args.env, _real_world(args).settings())) as world:
+        if model:
+            check_fits(model, world)
 
 
 def _record(args: Args, number: int) -> EpisodeStore:
@@ -120,7 +146,7 @@ def _learn_world(args: Args, number: int, store: EpisodeStore) -> None:
             out=args.out / f"round{number}",
             tokenizer=before,
             init=before,
-            device=args.device,  # type: ignore[arg-type]
+            device=args.device,
             recipe=args.recipe,
         )
     )
@@ -135,7 +161,8 @@ def _learn_to_act(args: Args, number: int) -> None:
     )
     ppo = dataclasses.replace(args.ppo, steps=(number + 1) * args.ppo.steps)
     learning = args.out / "agent"
-    train_agent.main(train_agent.Args(learning, dreams, ppo, every=args.every, dreams=args.dreams))
+    # Not its `main`, which keeps to one model: each round has another, with the same eyes.
+    train_agent.Training(train_agent.Args(learning, dreams, ppo, every=args.every, dreams=args.dreams)).run()
     Agent.load(learning / "agent").save(_agent(args, number), card=(learning / "agent" / "README.md").read_text())
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 
 from scripts.command import command_line
+from scripts.device import FASTEST, Device, check_device
 from scripts.settings import write_settings
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -37,13 +37,12 @@ class Args:
     """Start from the weights of this model (a bundled name, a folder, a Hub id) instead of from random ones."""
     stage: Literal["both", "tokenizer"] = "both"
     """Stop after the tokenizer, or train both."""
-    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    device: Device = FASTEST
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
 
 def main(args: Args) -> None:
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("There is no CUDA device here: train with --device cpu.")
+    check_device(args.device)
     if args.tokenizer and args.stage == "tokenizer":
         raise UserError("With --tokenizer there is no tokenizer to train: leave out one of --tokenizer and --stage.")
     store = EpisodeStore.open(args.store)

@@ -1,7 +1,8 @@
 """`worldmodel train-agent`: train an agent with PPO, in a dream or in a real world."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,8 @@ from agents.training import PPOConfig, train
 from envs.imagined import ImaginedVectorEnv, Obs
 from envs.recording import action_meanings, make_world
 from scripts.agent_figures import draw_learning
-from scripts.world_choice import WorldChoice, make_worlds
+from scripts.settings import write_settings
+from scripts.world_choice import WorldChoice, check_fits, make_worlds
 from worldmodel.errors import UserError, require
 from worldmodel.files import write_text
 from worldmodel.precision import fast_dtype
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
     from stable_baselines3 import PPO
 
 EVALUATION_SEED = 1_000_000  # that of the first episode of each evaluation, far from those of the training
+MAY_DIFFER = {"out", "num_envs", "every", *(f.name for f in fields(PPOConfig))} - {"seed"}  # when a training goes on
 
 
 @dataclass
 class Args:
     """Train an agent with Stable-Baselines3's PPO in dreams of a model (the default), or in a real world to compare.
 
-    Run the same command again to go on after an interruption; with more steps a finished training goes on, too.
+    Run the same command again to go on after an interruption; with more steps a finished training goes on, too. How
+    PPO learns may be changed then, but not what.
     """
 
     out: Path
@@ -66,28 +70,29 @@ def main(args: Args) -> None:
     if args.surprise_penalty < 0 or (args.max_steps is not None and args.max_steps < 1):
         raise UserError("--surprise-penalty must be 0 or more, and --max-steps 1 or more.")
     require("matplotlib", "metrics")  # for the curves
-    training = _Training(args)
-    args.out.mkdir(parents=True, exist_ok=True)
-    try:
-        learner = train(training.envs, args.ppo, args.out, every=args.every, evaluate=training.evaluate)
-    except KeyboardInterrupt:
-        print(f"Stopped. Run the same command to go on from the last checkpoint in {args.out}.")
-        raise
-    finally:
-        training.envs.close()
-    agent = training.agent(learner)
-    agent.save(args.out / "agent", card=training.card())
-    print(f"The agent is in {args.out / 'agent'}, the one that its evaluations rated best in {args.out / 'best'}.")
+    training = Training(args)
+    settings = _settings(args)
+    write_settings(args.out, settings, [name for name in settings if name not in MAY_DIFFER])
+    training.run()
 
 
-class _Training:
-    """What the training needs besides PPO: its worlds, and what is done at each evaluation."""
+class Training:
+    """What a training needs besides PPO: its worlds, and what is done at each evaluation.
+
+    Raises `UserError` when the model and the real world have other frames or actions, or one of them cannot be had.
+    """
 
     def __init__(self, args: Args) -> None:
         self.args, choice = args, args.world
         self.model = choice.load(fast_dtype())
         if args.obs != "pixels" and self.model is None:
             raise UserError(f"--obs {args.obs} needs --model: in whose latents is it to see? Or choose --obs pixels.")
+        self.real_env = args.real_env if choice.imagined else choice.env
+        if self.real_env:
+            with closing(make_world(self.real_env, choice.settings())) as world:
+                self.meanings = action_meanings(world)
+                if self.model is not None:
+                    check_fits(self.model, world)
         if choice.imagined:
             assert self.model is not None
             self.meanings = self.model.action_meanings
@@ -101,13 +106,22 @@ class _Training:
             )
             self.envs = SurprisePenalty(dreams, args.surprise_penalty) if args.surprise_penalty else dreams
         else:
-            world = make_world(choice.env, choice.settings())
-            self.meanings = action_meanings(world)
-            world.close()
-            self.envs = make_worlds(choice.env, choice.settings(), args.num_envs, args.obs, self.model)
-        self.real_env = args.real_env if choice.imagined else choice.env
-        if args.real_env:
-            make_world(args.real_env, choice.settings()).close()  # says now what is wrong with it
+            self.envs = make_worlds(
+                choice.env, choice.settings(), args.num_envs, args.obs, self.model, max_steps=args.max_steps
+            )
+
+    def run(self) -> None:
+        """Train, or go on, and save the agent."""
+        out = self.args.out
+        try:
+            learner = train(self.envs, self.args.ppo, out, every=self.args.every, evaluate=self.evaluate)
+        except KeyboardInterrupt:
+            print(f"Stopped. Run the same command to go on from the last checkpoint in {out}.")
+            raise
+        finally:
+            self.envs.close()
+        self.agent(learner).save(out / "agent", card=self.card())
+        print(f"The agent is in {out / 'agent'}, the one that its evaluations rated best in {out / 'best'}.")
 
     def agent(self, learner: "PPO") -> Agent:
         space = self.envs.single_observation_space
@@ -164,6 +178,11 @@ class _Training:
         path = self.args.out / "progress.json"
         record = json.loads(path.read_text()) if path.exists() else []
         return [entry for entry in record if entry["steps"] < steps]
+
+
+def _settings(args: Args) -> dict[str, Any]:
+    settings = json.loads(json.dumps(asdict(args), default=str))
+    return settings.pop("world") | settings.pop("ppo") | settings
 
 
 def _summary(outcomes: list[Outcome]) -> dict[str, Any]:

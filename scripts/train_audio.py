@@ -3,18 +3,17 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
 import tyro
 
 from scripts.command import command_line
+from scripts.device import FASTEST, Device, check_device
 from scripts.settings import write_settings
 from worldmodel.audio import PRESETS, SAMPLE_RATE
 from worldmodel.audio_data import Audio, load_audio
 from worldmodel.audio_model import AudioModel
 from worldmodel.audio_recipe import AudioRecipe, learn_audio
-from worldmodel.errors import UserError
 from worldmodel.progress import track
 
 
@@ -30,13 +29,12 @@ class Args:
     manifest.json."""
     out: Path
     """Folder for checkpoints, TensorBoard logs and, at the end, the model itself (OUT/model)."""
-    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    device: Device = FASTEST
     recipe: Annotated[AudioRecipe, tyro.conf.arg(name="")] = field(default_factory=AudioRecipe)
 
 
 def main(args: Args) -> None:
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("There is no CUDA device here: train with --device cpu.")
+    check_device(args.device)
     audio = load_audio(args.data, "train", SAMPLE_RATE, progress=lambda reading: track(reading, "Reading"))
     audio.check_length(PRESETS[args.recipe.preset].stride)
     write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})

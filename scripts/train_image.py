@@ -3,14 +3,13 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
 import tyro
 
 from scripts.command import command_line
+from scripts.device import FASTEST, Device, check_device
 from scripts.settings import write_settings
-from worldmodel.errors import UserError
 from worldmodel.image import PRESETS
 from worldmodel.image_data import Images, load_images
 from worldmodel.image_model import ImageModel
@@ -28,13 +27,12 @@ class Args:
     """Images to learn from: CIFAR-10's own files, sheets of images, a folder of images a class, or an episode store."""
     out: Path
     """Folder for checkpoints, TensorBoard logs and, at the end, the model itself (OUT/model)."""
-    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    device: Device = FASTEST
     recipe: Annotated[ImageRecipe, tyro.conf.arg(name="")] = field(default_factory=ImageRecipe)
 
 
 def main(args: Args) -> None:
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("There is no CUDA device here: train with --device cpu.")
+    check_device(args.device)
     config = PRESETS[args.recipe.preset]
     images = load_images(args.data, "train", config.image_size)
     write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})

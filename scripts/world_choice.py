@@ -1,5 +1,6 @@
 """Which world a command plays in: the fields, and what becomes of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import gymnasium
 import torch
 from gymnasium.vector import VectorEnv
+from gymnasium.wrappers import TimeLimit
 
+from agents.agent import check_same
 from envs.imagined import Obs
 from envs.latents import LatentObservation
-from envs.recording import make_world
+from envs.recording import World, action_meanings, make_world
 from scripts.collect import parse_settings
 from worldmodel.errors import UserError
 from worldmodel.world import WorldModel
@@ -52,12 +55,31 @@ class WorldChoice:
         return None if self.model is None else WorldModel.from_pretrained(self.model, dtype=dtype)
 
 
+def check_fits(model: WorldModel, world: World) -> None:
+    """Raise `UserError` unless the model has learned of such frames and actions as `world` has."""
+    frame_shape = world.observation_space.shape or ()
+    check_same("model", model.frame_shape, model.action_meanings, frame_shape, action_meanings(world))
+
+
 def make_worlds(
-    env: str, settings: dict[str, Any], num_envs: int, obs: Obs, world: WorldModel | None
+    env: str,
+    settings: dict[str, Any],
+    num_envs: int,
+    obs: Obs,
+    world: WorldModel | None,
+    *,
+    max_steps: int | None = None,
 ) -> VectorEnv[Any, Any, Any]:
-    """Copies of a real world that reset in the step in which they end, seen as pixels or in the latents of `world`."""
+    """Copies of a real world that reset in the step in which they end, seen as pixels or in the latents of `world`.
+
+    Episodes are truncated after `max_steps`, if the world does not end them earlier.
+    """
     make_world(env, settings).close()  # says what is wrong with it
-    wrappers = [] if obs == "pixels" else [partial(LatentObservation, model=world, obs=obs)]
+    wrappers: list[Callable[[Any], gymnasium.Wrapper[Any, Any, Any, Any]]] = []
+    if max_steps is not None:  # a wrapper of its own: make_vec's max_episode_steps would lift the world's own limit
+        wrappers.append(partial(TimeLimit, max_episode_steps=max_steps))
+    if obs != "pixels":
+        wrappers.append(partial(LatentObservation, model=world, obs=obs))
     return gymnasium.make_vec(
         env,
         num_envs,

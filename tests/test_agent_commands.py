@@ -1,18 +1,17 @@
 """`worldmodel train-agent`, `evaluate` and `collect --agent`, by running them on a world too small to learn in."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import imageio.v3 as iio
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_agents import Flicker
 from tiny_world import tiny_world
 
 from tests.command_line import refused, run
@@ -25,8 +24,7 @@ from agents.actors import in_real_world  # noqa: E402
 from agents.agent import Agent  # noqa: E402
 from agents.evaluation import Outcome  # noqa: E402
 
-gymnasium.register("Flicker-v0", entry_point=Flicker, disable_env_checker=True)  # it warns of the shared frame
-FLICKER = "Flicker-v0"
+FLICKER = "flicker:Flicker-v0"
 ROOT = Path(__file__).parents[1]
 BRIEF = ["--num-envs", "8", "--batch", "64", "--minibatch", "32", "--epochs", "1", "--every", "64", "--dreams", "5"]
 
@@ -124,11 +122,10 @@ def test_an_interrupted_training_goes_on_from_its_last_checkpoint_and_a_finished
     assert 0 < moved < 1e-5  # the same agent, and as slow as it was told to be
 
 
-@pytest.mark.parametrize("damage", ["checkpoint.zip", "rewards.pkl"])
-def test_a_damaged_checkpoint_is_one_sentence(model: str, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_one_sentence(model: str, tmp_path: Path) -> None:
     command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
     assert run(*command, "--steps", 64) == 0
-    path = tmp_path / "run" / damage
+    path = tmp_path / "run" / "checkpoint.zip"
     for content in (path.read_bytes()[:-100], b"", b"junk" * 50):
         path.write_bytes(content)
         assert "checkpoint" in refused(*command, "--steps", 128)
@@ -137,7 +134,25 @@ def test_a_damaged_checkpoint_is_one_sentence(model: str, tmp_path: Path, damage
 def test_a_checkpoint_of_other_observations_is_refused(model: str, tmp_path: Path) -> None:
     command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
     assert run(*command, "--steps", 64) == 0
+    (tmp_path / "run" / "train.json").unlink()
     assert "another agent" in refused(*command, "--steps", 128, "--obs", "latents")
+
+
+def test_a_training_of_other_things_is_refused_and_its_settings_are_kept(model: str, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "run", str(shutil.copytree(model, tmp_path / "elsewhere"))
+    command = ["train-agent", "--out", out, *BRIEF]
+    assert run(*command, "--model", model, "--steps", 64, "--seed", 3) == 0
+    settings = read(out / "train.json")
+    assert (settings["model"], settings["seed"], settings["steps"], settings["obs"]) == (model, 3, 64, "history")
+    for other in (
+        ["--model", elsewhere, "--seed", 3],
+        ["--model", model],
+        ["--model", model, "--seed", 3, "--dreams", 6],
+    ):
+        assert "holds a training with" in refused(*command, "--steps", 128, *other)
+    assert read(out / "train.json") == settings
+    assert [entry["steps"] for entry in read(out / "progress.json")] == [64]
+    assert run(*command, "--model", model, "--steps", 128, "--seed", 3, "--epochs", 2, "--num-envs", 4) == 0
 
 
 @pytest.mark.parametrize("obs", ["pixels", "latents"])
@@ -150,6 +165,13 @@ def test_an_agent_can_learn_in_the_real_world(model: str, tmp_path: Path, obs: s
     saved = Agent.load(tmp_path / "agent")
     assert (saved.obs, saved.world is None) == (obs, obs == "pixels")
     assert saved.config.action_meanings == ("left", "right", "stay")
+
+
+def test_real_episodes_to_learn_from_are_cut_short_like_those_of_evaluations(tmp_path: Path) -> None:
+    command = ["train-agent", "--env", FLICKER, "--obs", "pixels", "--out", tmp_path, *BRIEF, "--num-envs", "2"]
+    assert run(*command, "--steps", 64, "--real-episodes", "2", "--max-steps", "4") == 0  # by itself it ends after 9
+    lengths = EventAccumulator(str(tmp_path)).Reload().Scalars("rollout/ep_len_mean")
+    assert [event.value for event in lengths] == [4.0]
 
 
 # --- evaluate.
@@ -252,10 +274,15 @@ def mistake(out: Path, *argv: object) -> str:
         (["--model", "MODEL", "--gamma", "1.5"], "--gamma"),
         (["--model", "MODEL", "--temperature", "0"], "temperature"),
         (["--model", "MODEL", "--horizon", "0"], "horizon"),
+        (["--model", "MODEL", "--seed", "-1"], "--seed"),
+        (["--model", "MODEL", "--seed", str(2**32)], "--seed"),
         (["--model", "MODEL", "--real-env", "Nowhere-v0"], "Nowhere"),
+        (["--model", "MODEL", "--real-env", FLICKER, "--env-kwargs", "shape=(42,28,3)"], "The model was trained on"),
+        (["--model", "MODEL", "--real-env", FLICKER, "--env-kwargs", "n_actions=2"], "The model takes 3 actions"),
+        (["--env", FLICKER, "--env-kwargs", "n_actions=2", "--obs", "pixels", "--model", "MODEL"], "this world has 2"),
         (["--env", "Nowhere-v0", "--obs", "pixels"], "Nowhere"),
         (["--env", FLICKER], "--obs history needs --model"),
-        (["--env", FLICKER, "--env-kwargs", "shape=(42,28,3)", "--model", "MODEL"], "The model sees frames"),
+        (["--env", FLICKER, "--env-kwargs", "shape=(42,28,3)", "--model", "MODEL"], "The model was trained on"),
         (["--env", FLICKER, "--obs", "pixels", "--env-kwargs", "shape"], "name=value"),
     ],
 )

@@ -3,19 +3,23 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from tiny_world import tiny_world
 
-pytest.importorskip("vizdoom", reason="the extra [doom] is not installed")
 pytest.importorskip("stable_baselines3", reason="the extra [agents] is not installed")
 
 from agents.training import PPOConfig
 from scripts import dyna
 from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
 from worldmodel.recipe import Recipe
 
 
 def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(tmp_path: Path) -> None:
+    pytest.importorskip("vizdoom", reason="the extra [doom] is not installed")
     args = dyna.Args(
         out=tmp_path / "loop",
         env="envs:worldmodel/Doom-v0",
@@ -45,3 +49,33 @@ def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(tmp_path
     written = {path: path.stat().st_mtime_ns for path in args.out.rglob("*.safetensors")}
     dyna.main(dataclasses.replace(args, rounds=2))
     assert {path: path.stat().st_mtime_ns for path in args.out.rglob("*.safetensors")} == written
+    assert json.loads((args.out / "rounds.json").read_text()) == rounds
+    settings = json.loads((args.out / "train.json").read_text())
+    assert (settings["scenario"], settings["rounds"], settings["ppo.steps"]) == ("take-cover", 2, 256)
+    with pytest.raises(UserError, match="holds a training with episodes 2, horizon 5, ppo.seed 0;"):
+        dyna.main(dataclasses.replace(args, episodes=3, horizon=6, ppo=dataclasses.replace(args.ppo, seed=1)))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        ({"device": "cuda"}, "no CUDA device"),
+        ({"max_steps": 0}, "--max-steps"),
+        ({"horizon": 0}, "--horizon"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"model": "no-such-model"}, "no-such-model"),
+        ({"model": "MODEL", "env_kwargs": ("n_actions=2",)}, "The model takes 3 actions"),
+        ({"model": "MODEL", "env_kwargs": ("shape=(42,28,3)",)}, "The model was trained on frames"),
+        ({"env": "Nowhere-v0"}, "Nowhere"),
+    ],
+)
+def test_what_would_stop_a_loop_stops_it_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: dict[str, Any], sentence: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if "model" in mistake and mistake["model"] == "MODEL":
+        tiny_world().save_pretrained(tmp_path / "model")
+        mistake = {**mistake, "model": str(tmp_path / "model")}
+    with pytest.raises(UserError, match=sentence):
+        dyna.main(dyna.Args(**{"out": tmp_path / "loop", "env": "flicker:Flicker-v0", "device": "cpu", **mistake}))
+    assert not (tmp_path / "loop").exists()
