@@ -76,8 +76,8 @@ class Constant(torch.nn.Module):
         self.reward = torch.nn.Parameter(torch.tensor(shares).log())
         self.termination = torch.nn.Parameter(torch.tensor(ends).logit())
 
-    def forward(self, foreseen: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self.reward.expand(len(before), -1), self.termination.expand(len(before))
+    def forward(self, foreseen: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.reward.expand(len(frames), -1), self.termination.expand(len(frames))
 
 
 def test_what_is_shown_too_often_is_learned_as_rare_as_it_is() -> None:
@@ -124,7 +124,7 @@ def test_the_frame_that_an_outcome_is_learned_from_is_about_the_one_that_came(mo
 
     class Watching(Constant):
         def forward(self, *views: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            seen.append(views[-1])
+            seen.append(views[-1][:, -1])
             return super().forward(*views)
 
     def copying(context: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:

@@ -137,11 +137,13 @@ class Dynamics(nn.Module):
             given: frames that are not predicted.
         """
         foreseen, context = self._foresee_from(codes, actions, given)
-        before, after = codes[:, given - 1 : -1].flatten(0, 1), codes[:, given:].flatten(0, 1)  # [B*(T-given), h, w]
-        reward, termination = self.outcome(foreseen, before, after)
+        first = codes[:, : max(2 - given, 0)]  # stands in for its own past
+        around = torch.cat([first, codes[:, max(given - 2, 0) :]], 1)  # [B, T-given + 2, h, w]
+        steps = rearrange(around.unfold(1, 3, 1), "b t h w frames -> (b t) frames h w")
+        reward, termination = self.outcome(foreseen, steps)
         shape = {"b": len(codes)}
         return Prediction(
-            logits=rearrange(self.head(context, after), "(b t) k h w -> b t h w k", **shape),
+            logits=rearrange(self.head(context, steps[:, -1]), "(b t) k h w -> b t h w k", **shape),
             reward_logits=rearrange(reward, "(b t) r -> b t r", **shape),
             termination_logits=rearrange(termination, "(b t) -> b t", **shape),
         )
@@ -165,7 +167,7 @@ class Dynamics(nn.Module):
         """
         foreseen, context = self.foresee(codes, actions)
         drawn, log_prob = self.head.draw(context, uniforms, temperature)
-        reward_logits, termination_logits = self.outcome(foreseen, codes[:, -1], drawn)
+        reward_logits, termination_logits = self.outcome(foreseen, torch.cat([codes[:, -2:], drawn[:, None]], 1))
         reward = reward_logits.float().softmax(-1) @ self.reward_values
         return Draw(drawn, log_prob, reward, termination_logits.float().sigmoid())
 
@@ -209,26 +211,31 @@ class Dynamics(nn.Module):
 class Outcome(nn.Module):
     """Reward and termination of coming from one frame to the next.
 
-    What is taken is in the first frame and gone from the second, so both are looked at.
+    What is taken is gone from the frame that came. It was in the one before, or, if it was taken from below the view,
+    in the one before that: all three are looked at.
     """
 
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         rows, columns = config.code_shape
         self.num_codes = config.num_codes
-        self.embed = nn.Embedding(2 * config.num_codes, config.width)
+        self.embed = nn.Embedding(3 * config.num_codes, config.width)  # a table a frame
         self.survey = nn.Conv2d(config.width, 64, 3, stride=2, padding=1)
         self.forget = nn.Dropout(0.5)  # rare outcomes are few enough to be learned by heart
         self.judge = nn.Linear(64 * ((rows + 1) // 2) * ((columns + 1) // 2), 128)
         self.reward = nn.Linear(128, len(config.reward_values))
         self.termination = nn.Linear(128, 1)
 
-    def forward(self, foreseen: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """Reward logits [N, R] and termination logits [N]; `foreseen` float [N, C, h, w], codes int64 [N, h, w]."""
-        pair = torch.stack([before, after + self.num_codes], -1)
-        looks = F.embedding_bag(pair.flatten(0, 2), self.embed.weight, mode="sum")
-        looks = looks.view(*before.shape, -1).permute(0, 3, 1, 2)  # [N, C, h, w]
-        surveyed = F.relu(self.survey(F.relu(foreseen + looks))).flatten(1)
+    def forward(self, foreseen: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward logits [N, R] and termination logits [N], of coming to the last of three frames.
+
+        `foreseen`, float [N, C, h, w], is what was foreseen of it; `frames` are codes, int64 [N, 3, h, w].
+        """
+        places = frames.movedim(1, -1)  # [N, h, w, 3]
+        rows = places + self.num_codes * torch.arange(3, device=frames.device)
+        looks = F.embedding_bag(rows.flatten(0, 2), self.embed.weight, mode="sum")
+        looks = looks.view(*places.shape[:3], -1).permute(0, 3, 1, 2)  # [N, C, h, w]
+        surveyed = F.relu(self.survey(F.relu(self.forget(foreseen) + looks))).flatten(1)
         features = F.relu(self.judge(self.forget(surveyed)))
         return self.reward(features), self.termination(features).squeeze(-1)
 

@@ -90,7 +90,7 @@ class OutcomeObjective:
             foreseen, context = self.dynamics.foresee(before, actions)
             logits = self.dynamics.head(context, codes[:, -1]).movedim(1, -1).float()
             after = invert_cdf(logits, torch.rand_like(logits[..., :1]))[0].squeeze(-1)  # [B, h, w]
-        reward_logits, termination_logits = self.model(foreseen, before[:, -1], after)
+        reward_logits, termination_logits = self.model(foreseen, torch.cat([before[:, -2:], after[:, None]], 1))
         reward_class = reward_classes(batch["rewards"].squeeze(1), self.reward_values)
         unusual, ends = self._unusual[reward_class], batch["terminated"].squeeze(1)
         boost = self.dataset.boost

@@ -71,7 +71,7 @@ def stages(world: WorldModel, batch: int, seconds: float) -> list[Stage]:
         "recall": lambda: dynamics.recall(actions),
         "trunk": lambda: dynamics.foresee(state.codes, actions),
         "head": lambda: dynamics.head.draw(context, uniforms, 1.0),
-        "reward and end": lambda: dynamics.outcome(foreseen, state.codes[:, -1], drawn),
+        "reward and end": lambda: dynamics.outcome(foreseen, torch.cat([state.codes[:, -2:], drawn[:, None]], 1)),
         "bookkeeping": lambda: world.step(state, action, rngs=rngs),
         "decode": lambda: world.render(state),
         "encode (of given frames only)": lambda: world.video.encode(frames),
