@@ -84,8 +84,7 @@ def main(args: Args) -> None:
     require("matplotlib", "metrics")
     require("torchmetrics", "metrics")
     _check_world(args)
-    settings = _settings(args)
-    write_settings(args.out, settings, [name for name in settings if name not in MAY_DIFFER])
+    write_settings(args.out, _settings(args), MAY_DIFFER)
     rounds: list[dict[str, Any]] = []
     for number in range(args.rounds):
         here = args.out / f"round{number}"
@@ -105,7 +104,7 @@ def main(args: Args) -> None:
 
 def _settings(args: Args) -> dict[str, Any]:
     """All arguments by name, those of a group after its own: `ppo.steps`."""
-    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    settings = dataclasses.asdict(args)
     for group in ("recipe", "ppo"):
         settings |= {f"{group}.{name}": value for name, value in settings.pop(group).items()}
     return settings

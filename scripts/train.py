@@ -1,7 +1,6 @@
 """`worldmodel train`: a store of episodes -> a world model."""
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +15,8 @@ from worldmodel.errors import UserError
 from worldmodel.recipe import Recipe, check_trainable, learn_prior, learn_tokenizer
 from worldmodel.world import WorldModel
 
-SAME = ("store", "tokenizer", "init", "preset", "order", "seed")  # what a training that goes on must have in common
+MAY_DIFFER = {"out", "stage", "device", *(f.name for f in dataclasses.fields(Recipe))} - {"preset", "order", "seed"}
+"""What may be another when a training goes on."""
 
 
 @dataclass
@@ -50,8 +50,8 @@ def main(args: Args) -> None:
     start = None if args.init is None else WorldModel.from_pretrained(args.init, device=args.device)
     check_trainable(store, args.recipe, tokenizer=given, start=start, prior=args.stage == "both")
     # Codes mean what they do to one tokenizer alone, so a prior that goes on needs that very one.
-    one_tokenizer = ("tokenizer_steps",) if (args.out / "prior").exists() and not args.tokenizer else ()
-    write_settings(args.out, _settings(args), (*SAME, *one_tokenizer))
+    one_tokenizer = {"tokenizer_steps"} if (args.out / "prior").exists() and not args.tokenizer else set()
+    write_settings(args.out, _settings(args), MAY_DIFFER - one_tokenizer)
     try:
         video = given
         if video is None:
@@ -69,7 +69,7 @@ def main(args: Args) -> None:
 
 
 def _settings(args: Args) -> dict[str, Any]:
-    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    settings = dataclasses.asdict(args)
     return {**settings.pop("recipe"), **settings}
 
 

@@ -71,8 +71,7 @@ def main(args: Args) -> None:
         raise UserError("--surprise-penalty must be 0 or more, and --max-steps 1 or more.")
     require("matplotlib", "metrics")  # for the curves
     training = Training(args)
-    settings = _settings(args)
-    write_settings(args.out, settings, [name for name in settings if name not in MAY_DIFFER])
+    write_settings(args.out, _settings(args), MAY_DIFFER)
     training.run()
 
 
@@ -181,7 +180,7 @@ class Training:
 
 
 def _settings(args: Args) -> dict[str, Any]:
-    settings = json.loads(json.dumps(asdict(args), default=str))
+    settings = asdict(args)
     return settings.pop("world") | settings.pop("ppo") | settings
 
 

@@ -42,9 +42,10 @@ def find_model(name: str | Path) -> Path:
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise UserError(missing) from error
     except (HfHubHTTPError, OSError) as error:
+        why = str(error).partition("\n")[0]
         raise UserError(
             f"There is no model {name} here, neither bundled ({bundled}) nor a folder, and the Hub cannot be asked for "
-            f"it ({str(error).splitlines()[0]})."
+            f"it ({why})."
         ) from error
 
 

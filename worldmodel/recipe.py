@@ -162,10 +162,10 @@ def _video_config(store: EpisodeStore, recipe: Recipe) -> VideoConfig:
 def _config(store: EpisodeStore, video: VideoConfig, recipe: Recipe, start: WorldModel | None) -> WorldConfig:
     rewards, counts = np.unique(store.flat("rewards"), return_counts=True)
     commonest = rewards[counts.argmax()]
-    rewards = _at_most(MAX_REWARDS, rewards, commonest)
+    rewards = _few(rewards, commonest)
     if start:
         known = np.array(start.config.dynamics.reward_values, np.float32)
-        rewards = _at_most(MAX_REWARDS, np.union1d(known, rewards), commonest)
+        rewards = _few(np.union1d(known, rewards), commonest)
     dynamics = DynamicsConfig(
         code_shape=video.code_shape,
         num_codes=video.num_codes,
@@ -177,11 +177,11 @@ def _config(store: EpisodeStore, video: VideoConfig, recipe: Recipe, start: Worl
     return WorldConfig(video, dynamics, tuple(provenance["action_meanings"]), provenance["fps"])
 
 
-def _at_most(number: int, values: np.ndarray, kept: np.float32) -> np.ndarray:
+def _few(values: np.ndarray, kept: np.float32) -> np.ndarray:
     """All values, ascending, if they are few enough, else some spread over them, with one that is kept to the digit."""
-    if len(values) <= number:
+    if len(values) <= MAX_REWARDS:
         return values
-    return np.union1d(np.quantile(values, np.linspace(0, 1, number - 1)).astype(np.float32), kept)
+    return np.union1d(np.quantile(values, np.linspace(0, 1, MAX_REWARDS - 1)).astype(np.float32), kept)
 
 
 def _contexts(store: EpisodeStore, codes: Tensor) -> ContextBank:
