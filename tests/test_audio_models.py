@@ -1,5 +1,6 @@
 """The VQ-VAE of speech: any length in and out, what it minimises, and how it is kept."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -7,16 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, encode_waves
+from worldmodel import audio as audio_module
+from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, encode_waves, settle
 from worldmodel.audio_data import Audio
 from worldmodel.audio_evaluation import decoder_bits, prior_bits
 from worldmodel.audio_model import AudioModel, AudioModelConfig
-from worldmodel.audio_objectives import SpeechCodesObjective
-from worldmodel.audio_recipe import prior_config
+from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
+from worldmodel.audio_recipe import AudioRecipe, learn_audio, prior_config
 from worldmodel.errors import UserError
 from worldmodel.mel import mel_filters
 from worldmodel.mu_law import mu_law, wave_of
@@ -216,6 +219,49 @@ def test_codes_are_the_same_in_training_and_in_use(config: AudioConfig) -> None:
     waves, speakers = torch.rand(2, 3_200) * 0.2 - 0.1, torch.tensor([0, 1])
     assert torch.equal(model.encode(waves), model(mu_law(waves), speakers).codes)
     assert torch.equal(model.encode(waves), model.encode(wave_of(mu_law(waves))))
+
+
+@pytest.mark.parametrize("config", [TINY, MEL])
+def test_settled_codes_are_directions_of_what_the_encoder_makes_before_its_last_layer(
+    config: AudioConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio_module, "SETTLING", 100)
+    model = tiny_model(config).vqvae
+    waves = [torch.rand(n) * 0.4 - 0.2 for n in (9_000, 3_200)]
+    settled = settle(model, waves).eval()
+    bare = copy.deepcopy(model.encoder)
+    bare.layers[-1] = nn.Identity()
+    before = bare(wave_of(mu_law(waves[0][None])))  # [1, width, L]
+    embeddings = F.normalize(settled.quantizer.embedding, dim=1)
+    nearest = torch.einsum("kd,bdl->bkl", embeddings, F.normalize(before, dim=1)).argmax(1)
+    assert torch.equal(settled.encode(waves[0][None]), nearest)
+    assert settled.quantizer.usage == 1
+    # The decoder hears of a direction what it would have heard of it behind the last layer, but for that one's bias.
+    last = F.conv1d(before, model.encoder.layers[-1].get_parameter("weight"))
+    torch.testing.assert_close(settled.condition.first(before), model.condition.first(last))
+
+
+def test_once_it_has_settled_only_the_decoder_learns() -> None:
+    model = tiny_model().vqvae
+    audio = Audio([torch.rand(9_000) - 0.5], torch.tensor([0]), ("ann",), ("a",), None, 16_000)
+    objective = AudioObjective(model.train(), audio, 640, 320, settled=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    loss, _ = objective.loss(objective.dataset.batch(0, 2))
+    loss.backward()
+    assert all(p.grad is None for p in model.encoder.parameters())
+    assert all(p.grad is not None for part in (model.condition, model.decoder) for p in part.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_that_settles_goes_on_with_its_own_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_module, "SETTLING", 3)
+    audio = Audio([torch.rand(9_000) - 0.5], torch.tensor([0]), ("ann",), ("a",), None, 16_000)
+    recipe = AudioRecipe(preset="25hz", steps=1, settle_steps=1, batch=1, heard=1_280, spoken=640, prior_steps=1)
+    model = learn_audio(audio, recipe, tmp_path, "cpu")
+    assert model.config.audio.code_dim == model.config.audio.width
+    model.save_pretrained(tmp_path / "model", card="")
+    again = AudioModel.from_pretrained(tmp_path / "model")
+    assert torch.equal(again.vqvae.encode(audio.waves[0][None]), model.vqvae.encode(audio.waves[0][None]))
 
 
 @pytest.mark.parametrize("config", [TINY, MEL])

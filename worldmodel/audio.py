@@ -1,5 +1,6 @@
 """The VQ-VAE of speech (§4.3): a wave as a sequence of discrete codes, and back by a WaveNet that knows who speaks."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from worldmodel.wavenet import WaveNet, WaveNetConfig
 SAMPLE_RATE = 16_000  # Hz
 HIDDEN_AT_ONCE = 160  # samples: more than a small decoder looks back, or it would guess them
 MEL_HOP, MEL_BANDS = 160, 80  # a column each 10 ms
+SETTLING, SETTLED_BY = 2_000, 4_096  # batches, and latents of each: with a quarter of these the dictionary is worse
 
 
 @dataclass(frozen=True)
@@ -120,21 +122,28 @@ class AudioVQVAE(nn.Module):
         self.condition = _Condition(config)
         self.decoder = WaveNet(config.decoder)
 
-    def forward(self, classes: Tensor, speakers: Tensor, spoken: int | None = None) -> AudioLoss:
-        """Eq. 3 as it stands, summed over latents and samples, in nats a sample.
+    def forward(
+        self, classes: Tensor, speakers: Tensor, spoken: int | None = None, *, settled: bool = False
+    ) -> AudioLoss:
+        """Eq. 3 as it stands, summed over latents and samples, in nats a sample; of the decoder alone once `settled`.
 
         So the commitment of a latent counts once for the `stride` samples that it stands for. The decoder says a random
         stretch of `spoken` samples, at most T, of each wave, or all of it: the encoder has to hear more of an utterance
         than it pays to say again.
         """
-        quantized = self.quantizer(self.encoder(wave_of(classes)))
-        local, vector = self._given(quantized.vectors, speakers, classes.shape[1])
+        if settled:
+            codes = self.encode(wave_of(classes))
+            vectors, loss = self.quantizer.lookup(codes), torch.zeros((), device=codes.device)
+        else:
+            quantized = self.quantizer(self.encoder(wave_of(classes)))
+            codes, vectors, loss = quantized.codes, quantized.vectors, quantized.loss
+        local, vector = self._given(vectors, speakers, classes.shape[1])
         if spoken is not None:
             classes, local = self._stretch(classes, local, spoken)
         hidden = self._hidden(classes) if self.training else None
         nats = -self.decoder.log_prob(classes.long(), local=local, vector=vector, hidden=hidden)
-        total = nats.mean() / classes.shape[1] + quantized.loss / self.config.stride
-        return AudioLoss(total, nats, quantized.codes)
+        total = nats.mean() / classes.shape[1] + loss / self.config.stride
+        return AudioLoss(total, nats, codes)
 
     def nats(self, classes: Tensor, vectors: Tensor, speakers: Tensor) -> Tensor:
         """-log p(x|z), float [B], of classes [B, T] given embeddings, float [B, D, L], whatever they are."""
@@ -208,6 +217,32 @@ def encode_waves(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> list[Tensor]:
     """Codes, int64 [ceil(T / stride)] each, of waves, float [T] each, one by one: whole, as they differ in length."""
     device = next(vqvae.parameters()).device
     return [vqvae.encode(wave[None].to(device))[0].cpu() for wave in waves]
+
+
+@torch.no_grad()
+def settle(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> AudioVQVAE:
+    """A model whose encoder is done, and heard before its last layer, with a dictionary of what it says of `waves`.
+
+    The last layer serves the decoder; the directions of what comes before it tell more of phonemes. So it becomes the
+    identity, and D is `width`. The decoder's first layer takes it in, and has to learn on.
+    """
+    device = vqvae.speaker.weight.device
+    model = AudioVQVAE(dataclasses.replace(vqvae.config, code_dim=vqvae.config.width)).to(device)
+    parts = [vqvae.encoder.layers[:-1], vqvae.decoder, vqvae.speaker]
+    for part, copy in zip(parts, [model.encoder.layers[:-1], model.decoder, model.speaker], strict=True):
+        copy.load_state_dict(part.state_dict())
+    last = vqvae.encoder.layers[-1].get_parameter("weight")[:, :, 0]  # [D, width]
+    condition = vqvae.condition.state_dict()
+    condition["first.weight"] = torch.einsum("odk,dw->owk", condition["first.weight"], last)
+    model.condition.load_state_dict(condition)
+    nn.init.dirac_(model.encoder.layers[-1].get_parameter("weight"))
+    nn.init.zeros_(model.encoder.layers[-1].get_parameter("bias"))
+    said = torch.cat([model.encoder(wave_of(mu_law(wave[None].to(device))))[0].T for wave in waves])  # [N, width]
+    model.quantizer.train()
+    for _ in range(SETTLING):
+        rows = torch.randint(len(said), (SETTLED_BY,), device=device)
+        model.quantizer(said[rows].T[None])
+    return model
 
 
 class _Encoder(nn.Module):

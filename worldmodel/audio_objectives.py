@@ -15,18 +15,20 @@ from worldmodel.wavenet import WaveNet
 
 
 class AudioObjective:
-    """The loss of a VQ-VAE on random crops of speech, of which it says a part."""
+    """The loss of a VQ-VAE on random crops of speech, of which it says a part; of its decoder alone once `settled`."""
 
     name = "speech"
     sample_rate = SAMPLE_RATE
 
-    def __init__(self, model: AudioVQVAE, audio: Audio, heard: int, spoken: int, *, seed: int = 0) -> None:
+    def __init__(
+        self, model: AudioVQVAE, audio: Audio, heard: int, spoken: int, *, settled: bool = False, seed: int = 0
+    ) -> None:
         """`heard`, `spoken`: in samples, the latter no more than the former."""
-        self.model, self.spoken = model, spoken
+        self.model, self.spoken, self.settled = model, spoken, settled
         self.dataset = Crops([mu_law(wave) for wave in audio.waves], audio.speakers, heard, seed=seed)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        out = self.model(batch["classes"], batch["speakers"], self.spoken)
+        out = self.model(batch["classes"], batch["speakers"], self.spoken, settled=self.settled)
         bits = out.nats.mean() / (math.log(2) * self.spoken)
         codes = perplexity(out.codes, self.model.config.num_codes)
         return out.total, {"bits per sample": bits, "perplexity": codes}

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE
+from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, settle
 from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel, AudioModelConfig
 from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
@@ -29,6 +29,9 @@ class AudioRecipe:
     to phonemes)."""
     steps: int = 20_000
     """Steps of the VQ-VAE."""
+    settle_steps: int = 0
+    """Steps of its decoder alone after those, for codes that come closer to phonemes: of what the encoder, which has
+    learned all it will, makes before its last layer. 0 for the codes as they are."""
     batch: int = 16
     heard: int = 30_720
     """Samples of speech that the encoder hears at once."""
@@ -49,6 +52,8 @@ class AudioRecipe:
             raise UserError("Learning rates are between 0 and 1.")
         if min(self.steps, self.batch, self.prior_steps, self.prior_batch) < 1 or not 0 <= self.seed < 2**32:
             raise UserError(f"Steps and batches are 1 or more, and the seed is from 0 to {2**32 - 1}.")
+        if self.settle_steps < 0:
+            raise UserError(f"--settle-steps is 0 or more, not {self.settle_steps}.")
         least = PRESETS[self.preset].stride
         if not least <= min(self.heard, self.prior_crop) <= max(self.heard, self.prior_crop) <= LONGEST_CROP:
             raise UserError(f"A crop has the {least} samples of one latent at least, and {LONGEST_CROP} at most.")
@@ -64,9 +69,14 @@ def learn_audio(audio: Audio, recipe: AudioRecipe, folder: Path, device: str) ->
     speech = AudioObjective(vqvae, audio, recipe.heard, recipe.spoken, seed=recipe.seed)
     schedule = FitConfig(recipe.steps, recipe.batch, recipe.lr, recipe.seed, pictures_every=SOUNDS_EVERY)
     fit(speech, schedule, folder / "vqvae")
+    if recipe.settle_steps:
+        torch.manual_seed(recipe.seed)
+        vqvae = settle(vqvae, audio.waves)
+        speech = AudioObjective(vqvae, audio, recipe.heard, recipe.spoken, settled=True, seed=recipe.seed)
+        fit(speech, dataclasses.replace(schedule, steps=recipe.settle_steps), folder / "settled")
     torch.manual_seed(recipe.seed)
     crop = recipe.prior_crop // config.stride  # codes
-    model = AudioModel(AudioModelConfig(config, prior_config(config, crop), audio.speaker_names)).to(device)
+    model = AudioModel(AudioModelConfig(vqvae.config, prior_config(config, crop), audio.speaker_names)).to(device)
     model.vqvae = vqvae.bfloat16().float().eval()  # as it will be saved: the prior learns the codes that it will see
     codes = SpeechCodesObjective(model.prior, model.vqvae, audio, crop, seed=recipe.seed)
     fit(codes, FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, recipe.seed), folder / "prior")
