@@ -113,6 +113,8 @@ def _settings(args: Args) -> dict[str, Any]:
 def _check_world(args: Args) -> None:
     """Raise `UserError` when the world, or the model to begin with, cannot be had, or one is not of the other."""
     model = WorldModel.from_pretrained(args.model) if args.model else None
+    if model and (order := model.config.dynamics.order) != args.recipe.order:
+        raise UserError(f"{args.model} draws codes in {order} order: go on with it by --recipe.order {order}.")
     with closing(make_world(args.env, _real_world(args).settings())) as world:
         if model:
             check_fits(model, world)
