@@ -152,17 +152,22 @@ def _outcomes(models: dict[str, Result]) -> Iterator[str]:
         return
     yield "## Does it pay in the dream?"
     yield (
-        "Rewards summed over 8 steps under the true actions, in windows around a reward above (more) or below (less) "
-        "the usual one, around the end of an episode, and around none of these. AUC: how well the imagined sum tells "
-        "those windows from the usual ones."
+        "Rewards above and below the usual one, by how much, each summed over 8 steps under the true actions, true / "
+        "imagined: in windows around one above it (more) or below it (less), around the end of an episode, and around "
+        "none of these. AUC: how well what is imagined of the kind tells those windows from the usual ones."
     )
     rows = [
-        [name, kind, k["starts"], _number(k["true"]), _number(k["imagined"])]
+        [
+            name,
+            kind,
+            k["starts"],
+            *(f"{k[side]['true']:.2f} / {k[side]['imagined']:.2f}" for side in ("above", "below")),
+        ]
         + [_number(k["terminated"], ".0%"), _number(k.get("auc"))]
         for name, o in found.items()
         for kind, k in o["kinds"].items()
     ]
-    yield table(["model", "around", "windows", "true sum", "imagined sum", "dream ends", "AUC"], rows)
+    yield table(["model", "around", "windows", "above", "below", "dream ends", "AUC"], rows)
 
 
 def _long_dream(models: dict[str, Result]) -> Iterator[str]:

@@ -164,10 +164,24 @@ def test_true_dreams_are_measured_as_perfect(monkeypatch: pytest.MonkeyPatch) ->
 def test_true_dreams_pay_what_was_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dream_evaluation, "imagine_along", Oracle())
     kinds = evaluate_outcomes(tiny_world(), [coded(200, seed=s) for s in (0, 1)])["kinds"]
-    assert {name: kind["imagined"] for name, kind in kinds.items()} == {"more": 1, "less": -1, "end": 0, "usual": 0}
+    above = {name: kind["above"]["imagined"] for name, kind in kinds.items()}
+    below = {name: kind["below"]["imagined"] for name, kind in kinds.items()}
+    assert above == {"more": 1, "less": 0, "end": 0, "usual": 0}
+    assert below == {"more": 0, "less": -1, "end": 0, "usual": 0}
     assert {name: kind["terminated"] for name, kind in kinds.items()} == {"more": 0, "less": 0, "end": 1, "usual": 0}
     assert kinds["more"]["auc"] == kinds["less"]["auc"] == 1
-    assert all(kind["true"] == kind["imagined"] for kind in kinds.values())
+    assert all(kind[side]["true"] == kind[side]["imagined"] for kind in kinds.values() for side in ("above", "below"))
+
+
+def test_an_apple_does_not_hide_a_lemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dream_evaluation, "imagine_along", Oracle())
+    episodes = [coded(200, seed=s) for s in (0, 1)]
+    for episode in episodes:
+        episode.rewards[46::40] = 1.0  # right after it
+    less = evaluate_outcomes(tiny_world(), episodes)["kinds"]["less"]
+    assert less["above"] == {"true": 1, "imagined": 1}
+    assert less["below"] == {"true": -1, "imagined": -1}
+    assert less["auc"] == 1
 
 
 def test_what_is_dreamed_after_the_end_pays_nothing() -> None:

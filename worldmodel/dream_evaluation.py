@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,13 @@ def imagine_along(
 
 def returns(dream: Rollout) -> Tensor:
     """What each dream pays in all, float [B]: its rewards up to and with the step that terminates it, if one does."""
+    return _until_end(dream, dream.rewards).sum(1)
+
+
+def _until_end(dream: Rollout, values: Tensor) -> Tensor:
+    """Values of each step, [B, H]; 0 after the one that terminates a dream."""
     over = dream.terminated.cumsum(1) - dream.terminated.long() > 0  # [B, H]: terminated at an earlier step
-    return dream.rewards.masked_fill(over, 0).sum(1)
+    return values.masked_fill(over, 0)
 
 
 def evaluate_rollouts(
@@ -122,9 +128,10 @@ def evaluate_outcomes(
     Dreams of `window` steps under the true actions, `samples` from each start. They start `lead` steps before a step
     whose reward is above ("more") or below ("less") the usual one, their median, or that ends the episode ("end"; as
     many steps earlier as the window needs), and wherever the next `window` steps hold nothing of the kind ("usual").
-    Each: how many starts, the mean sum of true and of imagined rewards over the window (imagined ones until the dream
-    ends), and the share of dreams that terminate in it. The AUC is of the imagined sum, averaged over samples, against
-    "usual".
+    Each: how many starts; by how much rewards are "above" and "below" the usual one, summed over the window apart, so
+    that neither hides the other: means of the true and of the imagined ones (these until the dream ends); and the share
+    of dreams that terminate in it. The AUC is of what is imagined above it ("more") or below it ("less"), averaged over
+    samples, against "usual".
     """
     usual = torch.cat([e.rewards for e in episodes]).median()
     starts: dict[str, list[Start]] = {"more": [], "less": [], "end": [], "usual": []}
@@ -137,24 +144,25 @@ def evaluate_outcomes(
         event = torch.stack(list(kinds.values())).any(0)
         quiet = (t for t in range(CONTEXT - 1, latest + 1, window) if not event[t : t + window].any())
         starts["usual"] += [Start(episode, frame) for frame in quiet]
-    sums, result = {}, {}
+    sums: dict[str, dict[str, Tensor]] = {}  # imagined, float [N] each
+    result: Result = {}
     for name, some in starts.items():
         if not some:
             continue
         rows = [start for start in some for _ in range(samples)]
         dreams = [imagine_along(world, rows[i : i + ROWS], window, seed=i) for i in range(0, len(rows), ROWS)]
-        paid = torch.stack([s.episode.rewards[s.frame : s.frame + window].sum() for s in some])
-        sums[name] = torch.cat([returns(d) for d in dreams]).view(-1, samples).mean(1)
-        result[name] = {
-            "starts": len(some),
-            "true": float(paid.mean()),
-            "imagined": float(sums[name].mean()),
-            "terminated": float(torch.cat([d.terminated.any(1) for d in dreams]).float().mean()),
-        }
-    for name in sums.keys() & {"more", "less"} if "usual" in sums else ():
-        scores, labels = torch.cat([sums[name], sums["usual"]]), torch.arange(len(sums[name]) + len(sums["usual"]))
-        auc = roc_auc(scores, labels < len(sums[name]))
-        result[name]["auc"] = auc if name == "more" else 1 - auc
+        true = torch.stack([s.episode.rewards[s.frame : s.frame + window] for s in some]) - usual  # [N, window]
+        imagined = torch.cat([_until_end(d, d.rewards - usual) for d in dreams])  # [N * samples, window]
+        ended = torch.cat([d.terminated.any(1) for d in dreams]).float().mean()
+        result[name] = {"starts": len(some), "terminated": float(ended)}
+        sums[name] = {}
+        for side, part in {"above": partial(torch.clamp, min=0), "below": partial(torch.clamp, max=0)}.items():
+            sums[name][side] = part(imagined).sum(1).view(-1, samples).mean(1)
+            result[name][side] = {"true": float(part(true).sum(1).mean()), "imagined": float(sums[name][side].mean())}
+    for name, side, sign in (("more", "above", 1), ("less", "below", -1)):
+        if {name, "usual"} <= sums.keys():
+            event, none = (sign * sums[kind][side] for kind in (name, "usual"))
+            result[name]["auc"] = roc_auc(torch.cat([event, none]), torch.arange(len(event) + len(none)) < len(event))
     return {"lead": lead, "window": window, "samples": samples, "kinds": result}
 
 
