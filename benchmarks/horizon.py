@@ -105,13 +105,13 @@ def beside(report: Result, earlier: Result, model: str) -> Result:
 
 
 def condensed(report: Result) -> Result:
-    """Without the values of single contexts, and at few horizons."""
+    """Without the values of single contexts, and at few horizons, but for turns there and back, which are few."""
     keep = {str(h) for h in LOOKED_AT}
     predictors = {
         name: {
             **{k: v for k, v in values.items() if k != "contexts"},
             "metrics": {
-                metric: {h: at for h, at in by_horizon.items() if h in keep}
+                metric: {h: at for h, at in by_horizon.items() if h in keep or metric == "consistency"}
                 for metric, by_horizon in values["metrics"].items()
             },
         }
