@@ -12,6 +12,7 @@ from worldmodel.files import write_text
 from worldmodel.metrics import Result
 
 HORIZONS = (1, 2, 3, 5, 10, 15, 20)  # of the many in world.json, those that a person would look at
+SIDES = ("above", "below")  # of the usual reward
 
 
 def read_benchmarks(folder: Path) -> dict[str, Result]:
@@ -157,17 +158,12 @@ def _outcomes(models: dict[str, Result]) -> Iterator[str]:
         "none of these. AUC: how well what is imagined of the kind tells those windows from the usual ones."
     )
     rows = [
-        [
-            name,
-            kind,
-            k["starts"],
-            *(f"{k[side]['true']:.2f} / {k[side]['imagined']:.2f}" for side in ("above", "below")),
-        ]
+        [name, kind, k["starts"], *(f"{k[side]['true']:.2f} / {k[side]['imagined']:.2f}" for side in SIDES)]
         + [_number(k["terminated"], ".0%"), _number(k.get("auc"))]
         for name, o in found.items()
         for kind, k in o["kinds"].items()
     ]
-    yield table(["model", "around", "windows", "above", "below", "dream ends", "AUC"], rows)
+    yield table(["model", "around", "windows", *SIDES, "dream ends", "AUC"], rows)
 
 
 def _long_dream(models: dict[str, Result]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from worldmodel import audio as audio_module
-from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, encode_waves, settle
+from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, encode_waves, fit_dictionary, settle
 from worldmodel.audio_data import Audio
 from worldmodel.audio_evaluation import decoder_bits, prior_bits
 from worldmodel.audio_model import AudioModel, AudioModelConfig
@@ -36,6 +36,12 @@ MEL = dataclasses.replace(TINY, strides=(2,), features="mel", hop=64)
 def tiny_model(config: AudioConfig = TINY) -> AudioModel:
     torch.manual_seed(0)
     return AudioModel(AudioModelConfig(config, WaveNetConfig(8, width=8, skip=8, layers=2), ("ann", "bob"))).eval()
+
+
+def ann() -> Audio:
+    """One utterance of one speaker."""
+    generator = torch.Generator().manual_seed(0)
+    return Audio([torch.rand(9_000, generator=generator) - 0.5], torch.tensor([0]), ("ann",), ("a",), None, 16_000)
 
 
 def test_mu_law_takes_every_class_back_to_itself_and_knows_its_limits() -> None:
@@ -228,7 +234,9 @@ def test_settled_codes_are_directions_of_what_the_encoder_makes_before_its_last_
     monkeypatch.setattr(audio_module, "SETTLING", 100)
     model = tiny_model(config).vqvae
     waves = [torch.rand(n) * 0.4 - 0.2 for n in (9_000, 3_200)]
-    settled = settle(model, waves).eval()
+    settled = settle(model)
+    fit_dictionary(settled, waves)
+    settled.eval()
     bare = copy.deepcopy(model.encoder)
     bare.layers[-1] = nn.Identity()
     before = bare(wave_of(mu_law(waves[0][None])))  # [1, width, L]
@@ -243,8 +251,7 @@ def test_settled_codes_are_directions_of_what_the_encoder_makes_before_its_last_
 
 def test_once_it_has_settled_only_the_decoder_learns() -> None:
     model = tiny_model().vqvae
-    audio = Audio([torch.rand(9_000) - 0.5], torch.tensor([0]), ("ann",), ("a",), None, 16_000)
-    objective = AudioObjective(model.train(), audio, 640, 320, settled=True)
+    objective = AudioObjective(model.train(), ann(), 640, 320, settled=True)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     loss, _ = objective.loss(objective.dataset.batch(0, 2))
     loss.backward()
@@ -255,13 +262,22 @@ def test_once_it_has_settled_only_the_decoder_learns() -> None:
 
 def test_a_model_that_settles_goes_on_with_its_own_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio_module, "SETTLING", 3)
-    audio = Audio([torch.rand(9_000) - 0.5], torch.tensor([0]), ("ann",), ("a",), None, 16_000)
+    audio = ann()
     recipe = AudioRecipe(preset="25hz", steps=1, settle_steps=1, batch=1, heard=1_280, spoken=640, prior_steps=1)
     model = learn_audio(audio, recipe, tmp_path, "cpu")
     assert model.config.audio.code_dim == model.config.audio.width
     model.save_pretrained(tmp_path / "model", card="")
     again = AudioModel.from_pretrained(tmp_path / "model")
     assert torch.equal(again.vqvae.encode(audio.waves[0][None]), model.vqvae.encode(audio.waves[0][None]))
+
+
+def test_a_settled_training_that_goes_on_keeps_its_dictionary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_module, "SETTLING", 3)
+    recipe = AudioRecipe(preset="25hz", steps=1, settle_steps=1, batch=1, heard=1_280, spoken=640, prior_steps=1)
+    before = learn_audio(ann(), recipe, tmp_path, "cpu").vqvae.state_dict()
+    monkeypatch.setattr(audio_module, "SETTLING", 10**9)  # it would take for ever
+    after = learn_audio(ann(), recipe, tmp_path, "cpu").vqvae.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 @pytest.mark.parametrize("config", [TINY, MEL])

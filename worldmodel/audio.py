@@ -220,8 +220,8 @@ def encode_waves(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def settle(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> AudioVQVAE:
-    """A model whose encoder is done, and heard before its last layer, with a dictionary of what it says of `waves`.
+def settle(vqvae: AudioVQVAE) -> AudioVQVAE:
+    """A model whose encoder is done, and heard before its last layer, without a dictionary of what it says now.
 
     The last layer serves the decoder; the directions of what comes before it tell more of phonemes. So it becomes the
     identity, and D is `width`. The decoder's first layer takes it in, and has to learn on.
@@ -237,12 +237,18 @@ def settle(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> AudioVQVAE:
     model.condition.load_state_dict(condition)
     nn.init.dirac_(model.encoder.layers[-1].get_parameter("weight"))
     nn.init.zeros_(model.encoder.layers[-1].get_parameter("bias"))
-    said = torch.cat([model.encoder(wave_of(mu_law(wave[None].to(device))))[0].T for wave in waves])  # [N, width]
-    model.quantizer.train()
+    return model
+
+
+@torch.no_grad()
+def fit_dictionary(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> None:
+    """Have the dictionary follow what the encoder, as it is, says of all of `waves`, float [T] each."""
+    device = vqvae.speaker.weight.device
+    said = torch.cat([vqvae.encoder(wave_of(mu_law(wave[None].to(device))))[0].T for wave in waves])  # [N, D]
+    vqvae.quantizer.train()
     for _ in range(SETTLING):
         rows = torch.randint(len(said), (SETTLED_BY,), device=device)
-        model.quantizer(said[rows].T[None])
-    return model
+        vqvae.quantizer(said[rows].T[None])
 
 
 class _Encoder(nn.Module):

@@ -8,12 +8,12 @@ from typing import Literal
 
 import torch
 
-from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, settle
+from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, fit_dictionary, settle
 from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel, AudioModelConfig
 from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
 from worldmodel.errors import UserError
-from worldmodel.training import FitConfig, fit
+from worldmodel.training import CHECKPOINT, FitConfig, fit
 from worldmodel.wavenet import WaveNetConfig
 
 LONGEST_CROP = 1 << 20  # samples: a minute
@@ -71,7 +71,9 @@ def learn_audio(audio: Audio, recipe: AudioRecipe, folder: Path, device: str) ->
     fit(speech, schedule, folder / "vqvae")
     if recipe.settle_steps:
         torch.manual_seed(recipe.seed)
-        vqvae = settle(vqvae, audio.waves)
+        vqvae = settle(vqvae)
+        if not (folder / "settled" / CHECKPOINT).exists():  # which has a dictionary
+            fit_dictionary(vqvae, audio.waves)
         speech = AudioObjective(vqvae, audio, recipe.heard, recipe.spoken, settled=True, seed=recipe.seed)
         fit(speech, dataclasses.replace(schedule, steps=recipe.settle_steps), folder / "settled")
     torch.manual_seed(recipe.seed)

@@ -23,6 +23,7 @@ from worldmodel.sounds import spectrogram
 from worldmodel.step import Batch, Taken, TrainingStep
 
 LOGGED_EVERY = 20  # steps
+CHECKPOINT = "checkpoint.safetensors"  # in the folder of a training
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     """
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint = folder / CHECKPOINT
     model = objective.model
     device = next(model.parameters()).device
     optimizer = Optimizer(model)
