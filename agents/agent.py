@@ -1,6 +1,5 @@
 """A trained agent: a policy, what it sees, and how both are kept on disk."""
 
-import hashlib
 import json
 import threading
 from dataclasses import asdict, dataclass
@@ -50,7 +49,7 @@ class Agent:
     def __init__(self, config: AgentConfig, policy: ActorCriticPolicy, world: WorldModel | None = None) -> None:
         if world is None and config.obs != "pixels":
             raise UserError("The agent sees the latents of a model, and does not say of which: give it its world.")
-        if world is not None and fingerprint(world) != config.codebook:
+        if world is not None and world.codebook_fingerprint() != config.codebook:
             raise UserError(
                 "The agent sees the latents of another tokenizer than this model's; take the model it was trained in"
                 + (f", {config.model}." if config.model else ".")
@@ -152,12 +151,6 @@ def check_same(
             f"The {who} takes {n} actions ({', '.join(taken)}), and this world has {len(action_meanings)} "
             f"({', '.join(action_meanings)})."
         )
-
-
-def fingerprint(world: WorldModel) -> str:
-    """A short name for a tokenizer's codebook, the same in any precision that holds the bundled weights."""
-    codebook = world.video.quantizer.embedding.detach().bfloat16().float().cpu().numpy()
-    return hashlib.sha256(codebook.tobytes()).hexdigest()[:16]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,11 +1,13 @@
 """PPO, in dreams or in a real world: Stable-Baselines3's, with checkpoints and a bar."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
+from threading import Event
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -15,6 +17,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from rich.progress import Progress
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.running_mean_std import RunningMeanStd
@@ -26,8 +29,10 @@ from agents.vec_env import SB3VecEnv, layers
 from worldmodel.errors import UserError
 from worldmodel.files import write_bytes
 from worldmodel.progress import training_progress
+from worldmodel.training import interrupts_deferred
 
-STATISTICS = "statistics.json"  # in the checkpoint, beside what Stable-Baselines3 keeps there
+PROGRESS = "progress.json"  # in the checkpoint, beside what Stable-Baselines3 keeps there
+CHECKPOINT_EVERY = 60.0  # seconds
 DAMAGES = OSError, ValueError, KeyError, AssertionError, EOFError, RuntimeError, UnpicklingError, BadZipFile
 
 
@@ -67,9 +72,9 @@ def train(
 ) -> PPO:
     """Train until `config.steps`, from the checkpoint in `folder` if there is one; `evaluate` every so many steps.
 
-    Rewards are scaled by the spread of their discounted sums. All is logged to TensorBoard in `folder`; a checkpoint
-    is written after each evaluation, and an interruption loses what came after the last one. What goes on does so in
-    new episodes, with luck of its own.
+    Rewards are scaled by the spread of their discounted sums. All is logged to TensorBoard in `folder`. A checkpoint
+    is written every minute, before and after each evaluation, and on Ctrl-C, which then raises `KeyboardInterrupt`: the
+    batch being played is lost. What goes on does so in new episodes, with luck of its own.
     Raises `UserError` when the checkpoint is damaged or of another agent.
     """
     space = envs.single_observation_space
@@ -86,32 +91,50 @@ def train(
         "seed": config.seed,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
     }
-    statistics = _statistics(envs, worlds)
-    learner = _resume(folder, worlds, statistics, settings) or PPO(
+    checkpoint = _Checkpoint(folder / "checkpoint.zip", _statistics(envs, worlds))
+    learner = checkpoint.load(worlds, settings) or PPO(
         "MlpPolicy", worlds, policy_kwargs=policy_settings(space), **settings
     )
     learner.set_logger(configure(str(folder), ["tensorboard"]))
     with training_progress("earned") as progress:
-        task = progress.add_task("agent", total=config.steps, completed=learner.num_timesteps, earned="")
-        while learner.num_timesteps < config.steps:
-            steps = min(every, config.steps - learner.num_timesteps)
-            learner.learn(steps, callback=_Watch(progress, task), reset_num_timesteps=False)
+        done = learner.num_timesteps
+        task = progress.add_task("agent", total=max(config.steps, done), completed=done, earned="")
+        while checkpoint.evaluated < config.steps:
+            due = min((checkpoint.evaluated // every + 1) * every, config.steps)
+            with interrupts_deferred() as interrupted:
+                watch = _Watch(progress, task, checkpoint, interrupted)
+                if due > learner.num_timesteps:
+                    learner.learn(due - learner.num_timesteps, callback=watch, reset_num_timesteps=False)
+                checkpoint.save(learner)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
             evaluate(learner)
-            _save(learner, statistics, folder)
+            checkpoint.evaluated = learner.num_timesteps
+            checkpoint.save(learner)
     return learner
 
 
 class _Watch(BaseCallback):
-    """Moves the bar."""
+    """Moves the bar, writes a checkpoint now and then, and stops when interrupted."""
 
-    def __init__(self, progress: Progress, task: Any) -> None:
+    def __init__(self, progress: Progress, task: Any, checkpoint: "_Checkpoint", interrupted: Event) -> None:
         super().__init__()
         self._progress, self._task = progress, task
+        self._checkpoint, self._interrupted = checkpoint, interrupted
+        self._learned_from = 0  # steps
+
+    def _on_rollout_start(self) -> None:
+        self._learned_from = self.model.num_timesteps
+        if self._checkpoint.age() > CHECKPOINT_EVERY:
+            self._checkpoint.save(self.model)
 
     def _on_step(self) -> bool:
         recent = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         earned = f"return {sum(recent) / len(recent):.1f}" if recent else ""
         self._progress.update(self._task, completed=self.num_timesteps, earned=earned)
+        if self._interrupted.is_set():
+            self.model.num_timesteps = self._learned_from  # the batch being played is lost
+            return False
         return True
 
 
@@ -124,34 +147,44 @@ def _statistics(envs: VectorEnv[Any, Any, Any], worlds: VecNormalize) -> dict[st
     return found
 
 
-def _save(learner: PPO, statistics: dict[str, RunningMeanStd], folder: Path) -> None:
-    """All of a checkpoint in one file, replaced whole, so that no part of it is ever older than another."""
-    file = BytesIO()
-    learner.save(file)
-    with ZipFile(file, "a") as archive:
-        numbers = {name: {key: float(x) for key, x in vars(found).items()} for name, found in statistics.items()}
-        archive.writestr(STATISTICS, json.dumps(numbers))
-    write_bytes(folder / "checkpoint.zip", file.getvalue())
+class _Checkpoint:
+    """All of a training in one file, replaced whole, so that no part of it is ever older than another."""
 
+    def __init__(self, path: Path, statistics: dict[str, RunningMeanStd]) -> None:
+        self.path, self.statistics = path, statistics
+        self.evaluated = 0  # steps that the agent had at its last evaluation
+        self._saved = time.monotonic()
 
-def _resume(
-    folder: Path, worlds: VecNormalize, statistics: dict[str, RunningMeanStd], settings: dict[str, Any]
-) -> PPO | None:
-    """The learner of the checkpoint, if there is one, which goes on with `settings` even if it began with others."""
-    path = folder / "checkpoint.zip"
-    if not path.exists():
-        return None
-    try:
-        learner = PPO.load(path, env=worlds, **settings)
-        with ZipFile(path) as archive:
-            numbers = json.loads(archive.read(STATISTICS))
-        for name, found in statistics.items():
-            vars(found).update(numbers[name])
-    except DAMAGES as error:
-        raise UserError(
-            f"The checkpoint in {folder} is damaged or of another agent ({error}); choose another --out, or remove it."
-        ) from error
-    # Loading has sown the seed of the beginning again: the same starts, and the same draws, as were played then.
-    seed = np.random.SeedSequence([settings["seed"], learner.num_timesteps]).generate_state(1)[0]
-    learner.set_random_seed(int(seed))
-    return learner
+    def age(self) -> float:
+        """Seconds since it was written, or else since the training began."""
+        return time.monotonic() - self._saved
+
+    def save(self, learner: BaseAlgorithm) -> None:
+        file = BytesIO()
+        learner.save(file)
+        numbers = {name: {key: float(x) for key, x in vars(found).items()} for name, found in self.statistics.items()}
+        with ZipFile(file, "a") as archive:
+            archive.writestr(PROGRESS, json.dumps({"evaluated": self.evaluated, "statistics": numbers}))
+        write_bytes(self.path, file.getvalue())
+        self._saved = time.monotonic()
+
+    def load(self, worlds: VecNormalize, settings: dict[str, Any]) -> PPO | None:
+        """The learner, if there is one, which goes on with `settings` even if it began with others."""
+        if not self.path.exists():
+            return None
+        try:
+            learner = PPO.load(self.path, env=worlds, **settings)
+            with ZipFile(self.path) as archive:
+                progress = json.loads(archive.read(PROGRESS))
+            self.evaluated = int(progress["evaluated"])
+            for name, found in self.statistics.items():
+                vars(found).update(progress["statistics"][name])
+        except DAMAGES as error:
+            raise UserError(
+                f"The checkpoint {self.path} is damaged or of another agent ({error}); choose another --out, or remove "
+                "it."
+            ) from error
+        # Loading has sown the seed of the beginning again: the same starts, and the same draws, as were played then.
+        seed = np.random.SeedSequence([settings["seed"], learner.num_timesteps]).generate_state(1)[0]
+        learner.set_random_seed(int(seed))
+        return learner

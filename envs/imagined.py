@@ -38,6 +38,7 @@ class Dream:
     steps: NDArray[np.int64]  # [N], since each row's reset
     ended: NDArray[np.bool_]  # [N]: the next thing to do with such a row is to reset it
     rngs: list[np.random.Generator]  # one a row
+    codebook: str  # in whose codes the world thinks
 
 
 class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]):
@@ -93,7 +94,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
             raise UserError(f"The autoreset_mode is one of Gymnasium's, not {autoreset_mode!r}.") from error
         check_temperature(temperature)
         if render_mode not in (None, "rgb_array"):
-            raise UserError(f'Many dreams render as "rgb_array" or not at all, not {render_mode!r}.')
+            raise UserError(f'Dreams render as "rgb_array", one alone as "human", too, or not, not as {render_mode!r}.')
         world = model
         if not isinstance(world, WorldModel):
             world = WorldModel.from_pretrained(world, device=device, dtype=dtype)
@@ -115,6 +116,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
             steps=np.zeros(num_envs, np.int64),
             ended=self._all.copy(),  # what has not begun must be reset, like what has ended
             rngs=[seeding.np_random()[0] for _ in range(num_envs)],
+            codebook=world.codebook_fingerprint(),
         )
         self._obs = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)  # of the present
 
@@ -196,12 +198,14 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
 
     def set_state(self, state: Dream) -> NDArray[Any]:
         """Go (back) to `state`, from this or another environment with as many rows; returns its observations."""
-        theirs, ours = (list(dream.world.codes.shape) for dream in (state, self._dream))
-        if theirs != ours or int(state.world.codes.max()) >= self.world.num_codes:
-            raise UserError(
-                f"The state is of dreams {theirs}, rows first, with codes to {int(state.world.codes.max())}, and those "
-                f"of this environment are {ours}, below {self.world.num_codes}."
-            )
+        if not isinstance(state, Dream):
+            raise UserError(f"A state is what `get_state` has given, not a {type(state).__name__}.")
+        (theirs, *past), (ours, *own) = (dream.world.codes.shape for dream in (state, self._dream))
+        known = int(state.world.codes.max()) < self.world.num_codes and state.codebook == self._dream.codebook
+        if past != own or not known or int(state.world.actions.max()) > self.world.no_action:
+            raise UserError("The state is of another model's dreams: take one that an environment of this model gave.")
+        if theirs != ours:
+            raise UserError(f"The state is of {theirs} dreams, and this environment has {ours}.")
         self._dream = deepcopy(state)
         self._arrive(self._all, self._dream.world)
         return self._obs.copy()
@@ -228,7 +232,8 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         )
         rows = np.repeat(np.arange(self.num_envs), n)
         rngs = [seeding.np_random(None if seed is None else seed + j)[0] for j in range(len(rows))]
-        branches.set_state(Dream(self._dream.world[rows], self._dream.steps[rows], self._dream.ended[rows], rngs))
+        now = self._dream
+        branches.set_state(Dream(now.world[rows], now.steps[rows], now.ended[rows], rngs, now.codebook))
         return branches
 
     def _given_start(self, rows: NDArray[np.bool_], options: dict[str, Any]) -> WorldState:

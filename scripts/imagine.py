@@ -54,17 +54,19 @@ def main(args: Args) -> None:
     check_temperature(args.temperature)
     if args.figure7 and args.actions is not None:
         raise UserError("Figure 7 chooses its own actions: leave out --figure7 or --actions.")
-    if args.seed < 0:
-        raise UserError(f"--seed is 0 or more, not {args.seed}.")
+    if args.given < 1 or min(args.seed, args.start, args.episode) < 0:
+        raise UserError("--given is 1 or more, and --seed, --start and --episode are 0 or more.")
+    if args.store is None and (args.given, args.start, args.episode) != (Args.given, Args.start, Args.episode):
+        raise UserError("--given, --start and --episode say where in a --store to start: give one, or leave them out.")
     world = WorldModel.from_pretrained(args.model)
     if args.figure7 and not set(FIGURE7_HELD) <= set(world.action_meanings):
         raise UserError(f'Figure 7 holds "forward" and "look right", and {args.model} does not know both.')
     given, truth, recorded = _start(args, world)
-    args.out.mkdir(parents=True, exist_ok=True)
     if args.figure7:
         _draw_figure7(args, world, given)
         return
     actions = _actions(args.actions, world, recorded)
+    args.out.mkdir(parents=True, exist_ok=True)
     rollout = world.imagine(given.state, actions[None], rngs=generators(args.seed, 1), temperature=args.temperature)
     frames = rollout.frames()[0]  # [H, H_px, W_px, 3]
     every = -(-len(frames) // 16)  # a picture that fits a screen
@@ -108,12 +110,12 @@ def _start(args: Args, world: WorldModel) -> tuple[_Given, Tensor, Tensor]:
         return given, torch.empty(0), torch.empty(0, dtype=torch.int64)
     store = EpisodeStore.open(args.store)
     check_store(store, world)
-    if not 0 <= args.episode < len(store):
+    if args.episode >= len(store):
         raise UserError(f"{args.store} has episodes 0 to {len(store) - 1}, not {args.episode}.")
     episode = store[args.episode]
     frames, actions = torch.from_numpy(episode.frames), torch.from_numpy(episode.actions)
     first = args.start + args.given  # the first frame to be imagined
-    if args.given < 1 or args.start < 0 or first >= len(frames):
+    if first >= len(frames):
         raise UserError(
             f"Episode {args.episode} has {len(frames)} frames: with {args.given} given from {args.start} on, "
             "none are left to imagine."
@@ -142,6 +144,11 @@ def _actions(text: str | None, world: WorldModel, recorded: Tensor) -> Tensor:
             raise UserError(f"{path} is not a list of action ids.") from error
         if not len(actions):
             raise UserError(f"{path} has no actions: it takes one id at least.")
+        if not 0 <= int(actions.min()) <= int(actions.max()) <= world.no_action:
+            raise UserError(
+                f"{path} has actions from {int(actions.min())} to {int(actions.max())}, and this world knows 0 to "
+                f"{world.n_actions - 1}."
+            )
         return actions
     chosen: list[int] = []
     for part in text.split(","):
@@ -179,5 +186,6 @@ def _draw_figure7(args: Args, world: WorldModel, given: _Given) -> None:
         "given, then imagined without actions"
     ]
     rows = [(label, torch.cat([shown, row])) for label, row in zip(labels, frames, strict=True)]
+    args.out.mkdir(parents=True, exist_ok=True)
     write_png(args.out / "figure7.png", strips(rows, given=len(shown)))
     print(f"Figure 7 is in {args.out / 'figure7.png'}.")

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel.errors import UserError
-from worldmodel.files import write_text
+from worldmodel.files import is_empty, write_text
 
 
 def write_settings(folder: Path, settings: dict[str, Any], may_differ: Collection[str] = ()) -> None:
-    """Leave `settings` in `folder`. Raises `UserError` when a training with other settings lives there already.
+    """Leave `settings` in `folder`. Those that `may_differ` are replaced.
 
-    Those that `may_differ` are replaced.
+    Raises `UserError` when a training with other settings lives there already, or something that is no training.
     """
     settings = json.loads(json.dumps(settings, default=str))  # as they will be read
     path = folder / "train.json"
@@ -20,10 +20,19 @@ def write_settings(folder: Path, settings: dict[str, Any], may_differ: Collectio
         try:
             before = json.loads(path.read_text())
             held = {name: value for name, value in settings.items() if name not in may_differ}
-            other = [f"{name} {before.get(name)}" for name, value in held.items() if before.get(name) != value]
+            other = [f"{name} {before.get(name)}" for name, value in held.items() if not _same(before.get(name), value)]
         except (ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged; choose another --out, or remove it.") from error
         if other:
             raise UserError(f"{folder} holds a training with {', '.join(other)}; choose another --out.")
+    elif folder.exists() and not (folder.is_dir() and is_empty(folder)):
+        raise UserError(f"{folder} holds something that is not a training; choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(settings, indent=2) + "\n")
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Whether two settings are equal, or two spellings of one path."""
+    return before == now or (
+        isinstance(before, str) and isinstance(now, str) and Path(before).resolve() == Path(now).resolve()
+    )

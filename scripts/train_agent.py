@@ -11,7 +11,7 @@ import tyro
 from gymnasium import spaces
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.agent import Agent, AgentConfig, fingerprint
+from agents.agent import Agent, AgentConfig
 from agents.caution import SurprisePenalty
 from agents.evaluation import Outcome, Score, dream, outcome, play
 from agents.training import PPOConfig, train
@@ -115,7 +115,7 @@ class Training:
         try:
             learner = train(self.envs, self.args.ppo, out, every=self.args.every, evaluate=self.evaluate)
         except KeyboardInterrupt:
-            print(f"Stopped. Run the same command to go on from the last checkpoint in {out}.")
+            print("\nStopped; the same command goes on from here.")
             raise
         finally:
             self.envs.close()
@@ -132,7 +132,7 @@ class Training:
             num_codes=int(space.high.max()) + 1,
             action_meanings=tuple(self.meanings),
             model=self.args.world.model if seen else None,
-            codebook=fingerprint(seen) if seen else None,
+            codebook=seen.codebook_fingerprint() if seen else None,
         )
         return Agent(config, learner.policy, seen)
 

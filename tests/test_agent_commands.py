@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from tests.command_line import refused, run
 from worldmodel.episodes import EpisodeStore
 
 pytest.importorskip("stable_baselines3", reason="the extra [agents] is not installed")
+
+from stable_baselines3.common.save_util import load_from_zip_file  # noqa: E402
 
 from agents import training  # noqa: E402
 from agents.actors import in_real_world  # noqa: E402
@@ -95,29 +99,31 @@ def test_an_interrupted_training_goes_on_from_its_last_checkpoint_and_a_finished
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    command = ["train-agent", "--model", model, "--out", out, *BRIEF]
+    command = ["train-agent", "--model", model, "--out", out, *BRIEF, "--every", 128]
 
-    def ctrl_c(watch: training._Watch) -> bool:
-        if watch.num_timesteps > 100:
-            raise KeyboardInterrupt
-        return True
+    def ctrl_c(watch: training._Watch, on_step: Callable[[training._Watch], bool] = training._Watch._on_step) -> bool:
+        if watch.num_timesteps > 200:
+            signal.raise_signal(signal.SIGINT)
+        return on_step(watch)
 
     with monkeypatch.context() as interrupted:
         interrupted.setattr(training._Watch, "_on_step", ctrl_c)
-        assert run(*command, "--steps", 192) == 130
-    assert "Run the same command to go on" in capsys.readouterr().out
-    assert [entry["steps"] for entry in read(out / "progress.json")] == [64]
+        assert run(*command, "--steps", 256) == 130
+    assert "the same command goes on from here" in capsys.readouterr().out
+    assert [entry["steps"] for entry in read(out / "progress.json")] == [128]
+    data, _, _ = load_from_zip_file(out / "checkpoint.zip")
+    assert data is not None and data["num_timesteps"] == 192  # what was learned since the evaluation is kept
     assert not (out / "agent").exists()
 
-    assert run(*command, "--steps", 192) == 0
-    assert [entry["steps"] for entry in read(out / "progress.json")] == [64, 128, 192]
+    assert run(*command, "--steps", 256) == 0
+    assert [entry["steps"] for entry in read(out / "progress.json")] == [128, 256]
     finished = (out / "agent" / "policy.safetensors").read_bytes()
-    assert run(*command, "--steps", 192) == 0  # nothing is left to do
+    assert run(*command, "--steps", 256) == 0  # nothing is left to do
     assert (out / "agent" / "policy.safetensors").read_bytes() == finished
 
     before = Agent.load(out / "agent").policy.action_net.weight
-    assert run(*command, "--steps", 256, "--learning-rate", "1e-7") == 0
-    assert [entry["steps"] for entry in read(out / "progress.json")] == [64, 128, 192, 256]
+    assert run(*command, "--steps", 384, "--learning-rate", "1e-7") == 0
+    assert [entry["steps"] for entry in read(out / "progress.json")] == [128, 256, 384]
     moved = (Agent.load(out / "agent").policy.action_net.weight - before).abs().max()
     assert 0 < moved < 1e-5  # the same agent, and as slow as it was told to be
 
@@ -134,7 +140,8 @@ def test_a_damaged_checkpoint_is_one_sentence(model: str, tmp_path: Path) -> Non
 def test_a_checkpoint_of_other_observations_is_refused(model: str, tmp_path: Path) -> None:
     command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
     assert run(*command, "--steps", 64) == 0
-    (tmp_path / "run" / "train.json").unlink()
+    settings = tmp_path / "run" / "train.json"
+    settings.write_text(settings.read_text().replace('"obs": "history"', '"obs": "latents"'))
     assert "another agent" in refused(*command, "--steps", 128, "--obs", "latents")
 
 

@@ -19,6 +19,7 @@ pytest.importorskip("stable_baselines3", reason="the extra [agents] is not insta
 
 from stable_baselines3 import PPO  # noqa: E402
 
+from agents import training  # noqa: E402
 from agents.caution import SurprisePenalty  # noqa: E402
 from agents.training import PPOConfig, train  # noqa: E402
 
@@ -91,6 +92,43 @@ def test_a_kill_between_files_never_pairs_a_learner_with_the_rewards_of_another_
         assert rewards.ret_rms.count == pytest.approx(learner.num_timesteps, abs=0.01)
 
     assert learn(Watched(world), tmp_path, 3 * EVERY, check).num_timesteps == 3 * EVERY
+
+
+def test_a_kill_between_evaluations_loses_what_came_after_the_last_checkpoint(
+    world: WorldModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying(Watched):
+        def step(self, actions: NDArray[np.int64]) -> Any:
+            if len(self.actions) * self.num_envs >= 2 * EVERY:
+                raise KeyboardInterrupt
+            return super().step(actions)
+
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 0.0)
+    config = PPOConfig(steps=3 * EVERY, batch=EVERY, minibatch=16, epochs=1)
+    evaluated: list[int] = []
+
+    def evaluate(learner: PPO) -> None:
+        evaluated.append(learner.num_timesteps)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Dying(world), config, tmp_path, every=3 * EVERY, evaluate=evaluate)
+    rest = Watched(world)
+    train(rest, config, tmp_path, every=3 * EVERY, evaluate=evaluate)
+    assert len(rest.actions) * rest.num_envs == EVERY and evaluated == [3 * EVERY]
+
+
+def test_an_evaluation_that_was_interrupted_is_made_when_the_training_goes_on(
+    world: WorldModel, tmp_path: Path
+) -> None:
+    def interrupted(learner: PPO) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(Watched(world), tmp_path, EVERY, interrupted)
+    evaluated: list[int] = []
+    rest = Watched(world)
+    learn(rest, tmp_path, EVERY, lambda learner: evaluated.append(learner.num_timesteps))
+    assert evaluated == [EVERY] and not rest.actions
 
 
 def test_what_is_usual_is_remembered(world: WorldModel, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from worldmodel.world import WorldModel
 pytest.importorskip("stable_baselines3", reason="the extra [agents] is not installed")
 
 from agents.actors import ConstantActor, Exploring, RandomActor, in_real_world  # noqa: E402
-from agents.agent import Agent, AgentConfig, fingerprint  # noqa: E402
+from agents.agent import Agent, AgentConfig  # noqa: E402
 from agents.caution import SurprisePenalty  # noqa: E402
 from agents.evaluation import Outcome, Score, dream, outcome, play  # noqa: E402
 from agents.policies import make_policy  # noqa: E402
@@ -48,7 +48,7 @@ def make_agent(world: WorldModel | None, obs: Obs, model: str | None = None, see
         num_codes=256 if obs == "pixels" else N_CODES,
         action_meanings=("left", "right", "stay"),
         model=model,
-        codebook=fingerprint(world) if world else None,
+        codebook=world.codebook_fingerprint() if world else None,
     )
     high = config.num_codes - 1
     space = (
@@ -105,7 +105,7 @@ def test_an_agent_is_loaded_into_the_world_that_it_is_given(world: WorldModel, t
 
 def test_a_fingerprint_survives_a_change_of_precision(world: WorldModel, model: str) -> None:
     loaded = WorldModel.from_pretrained(model)
-    names = {fingerprint(w) for w in (world, loaded, WorldModel.from_pretrained(model, dtype=torch.bfloat16))}
+    names = {w.codebook_fingerprint() for w in (world, loaded, WorldModel.from_pretrained(model, dtype=torch.bfloat16))}
     assert len(names) == 1
 
 

@@ -311,12 +311,19 @@ def test_a_dream_that_ended_wants_a_reset(world: WorldModel) -> None:
 def test_a_state_of_other_dreams_is_refused(world: WorldModel) -> None:
     envs = make(world)
     envs.reset(seed=0)
-    with pytest.raises(UserError, match="The state is of dreams"):
-        make(world, 2).set_state(envs.get_state())
-    of_more_codes = envs.get_state()
-    of_more_codes.world.codes[0, -1] = 999
-    with pytest.raises(UserError, match="below 16"):
-        envs.set_state(of_more_codes)
+    before, here = envs.get_state(), envs.get_state()
+    with pytest.raises(UserError, match="of 4 dreams, and this environment has 2"):
+        make(world, 2).set_state(here)
+    here.world.codes[0, -1] = 999
+    other = tiny_world()
+    other.video.quantizer.embedding.data.neg_()
+    for state in (here, make(other).get_state()):
+        with pytest.raises(UserError, match="another model's"):
+            envs.set_state(state)
+    for nothing in (None, {"codes": before.world.codes}):
+        with pytest.raises(UserError, match="not a"):
+            envs.set_state(nothing)  # type: ignore[arg-type]
+    torch.testing.assert_close(envs.get_state().world.codes, before.world.codes)
 
 
 def test_seeds_must_be_as_many_as_dreams(world: WorldModel) -> None:

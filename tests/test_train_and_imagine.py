@@ -179,6 +179,32 @@ def test_mistakes_in_training_are_one_sentence(trained: Path, tmp_path: Path) ->
     assert not (out / "model").exists()
 
 
+def test_a_prior_is_not_begun_in_the_codes_of_another_tokenizer(trained: Path, tmp_path: Path) -> None:
+    model, other = trained / "run" / "model", tmp_path / "other"
+    world = WorldModel.from_pretrained(model)
+    world.video.quantizer.embedding.data.neg_()
+    world.save_pretrained(other)
+    words = ["train", trained / "store", "--out", tmp_path / "out", "--tokenizer", model, "--init", other]
+    assert "another tokenizer" in refused(*words, *STEPS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_training_is_not_trained_in(trained: Path, tmp_path: Path) -> None:
+    address = store(tmp_path / "store", [30])
+    before = sorted(tmp_path.rglob("*"))
+    assert "not a training" in refused("train", address, "--out", address, *STEPS)
+    assert "not a training" in refused("train", address, "--out", tmp_path, *STEPS)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_store_may_be_spelled_otherwise_when_a_training_goes_on(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained)
+    assert run("train", "./store", "--out", trained / "run", *STEPS) == 0
+    assert "holds a training with store" in refused("train", store(trained / "two", [30]), "--out", "run", *STEPS)
+
+
 def test_mistakes_in_imagining_are_one_sentence_and_leave_nothing(trained: Path, tmp_path: Path) -> None:
     out, model = tmp_path / "out", trained / "run" / "model"
     assert "no model" in refused("imagine", "--model", "nowhere", "--out", out)
@@ -189,7 +215,13 @@ def test_mistakes_in_imagining_are_one_sentence_and_leave_nothing(trained: Path,
     assert "does not know both" in refused("imagine", "--model", model, "--figure7", "--out", out)
     large = store(tmp_path / "large", [30], (56, 56, 3))
     assert "56" in refused("imagine", "--model", model, "--store", large, "--out", out)
-    assert "none are left" in refused(
-        "imagine", "--model", model, "--store", trained / "store", "--given", 99, "--out", out
+    np.save(tmp_path / "ids.npy", np.array([0, 1, 9]))
+    assert "actions from 0 to 9" in refused(
+        "imagine", "--model", model, "--actions", tmp_path / "ids.npy", "--out", out
     )
-    assert not out.exists() or not list(out.iterdir())
+    recorded = ["imagine", "--model", model, "--store", trained / "store", "--out", out]
+    assert "none are left" in refused(*recorded, "--given", 99)
+    assert "--given is 1 or more" in refused(*recorded, "--given", 0)
+    assert "0 or more" in refused(*recorded, "--start", -3)
+    assert "in a --store" in refused("imagine", "--model", model, "--start", 3, "--out", out)
+    assert not out.exists()

@@ -15,6 +15,7 @@ from worldmodel.blocks import ResidualBlock, conv1d
 from worldmodel.errors import UserError
 from worldmodel.mel import log_mel
 from worldmodel.mu_law import CLASSES, mu_law, wave_of
+from worldmodel.progress import track
 from worldmodel.quantizer import VectorQuantizer
 from worldmodel.wavenet import WaveNet, WaveNetConfig
 
@@ -246,7 +247,7 @@ def fit_dictionary(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> None:
     device = vqvae.speaker.weight.device
     said = torch.cat([vqvae.encoder(wave_of(mu_law(wave[None].to(device))))[0].T for wave in waves])  # [N, D]
     vqvae.quantizer.train()
-    for _ in range(SETTLING):
+    for _ in track(range(SETTLING), "dictionary"):
         rows = torch.randint(len(said), (SETTLED_BY,), device=device)
         vqvae.quantizer(said[rows].T[None])
 

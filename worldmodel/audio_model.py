@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from worldmodel.audio import AudioConfig, AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.errors import UserError
-from worldmodel.files import new_folder
 from worldmodel.folders import find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.wavenet import WaveNet, WaveNetConfig
 
@@ -118,9 +117,11 @@ class AudioModel(nn.Module):
         return next(self.parameters()).device
 
     def save_pretrained(self, folder: str | Path, *, card: str) -> None:
-        """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`, in place of what was there."""
-        with new_folder(Path(folder)) as new:
-            write_model(new, "audio", self, self.config, card)
+        """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`.
+
+        A model that is there already is replaced as a whole; raises `UserError` where something else is.
+        """
+        write_model(folder, "audio", self, self.config, card)
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:

@@ -2,16 +2,16 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-from torch import nn
+from torch import Tensor, nn
 
 from worldmodel.errors import UserError
-from worldmodel.files import read_tensors, write_tensors, write_text
+from worldmodel.files import is_empty, new_folder, read_tensors, write_tensors, write_text
 
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
@@ -55,12 +55,29 @@ def model_name(name: str | Path) -> str:
     return (folder.parent if folder.name == "model" else folder).name
 
 
-def write_model(folder: Path, kind: Kind, model: nn.Module, config: Any, card: str) -> None:
-    """Write `config.json` (of a dataclass), `model.safetensors` (bfloat16) and `README.md`."""
+def write_model(
+    folder: str | Path,
+    kind: Kind,
+    model: nn.Module,
+    config: Any,
+    card: str,
+    *,
+    beside: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Write `config.json` (of a dataclass), `model.safetensors` (bfloat16) and `README.md`.
+
+    Each of the tensors `beside` those of the model goes into a `.safetensors` file of its name.
+    A model that is there already is replaced as a whole; raises `UserError` where something else is.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not (folder / "config.json").exists() and not (folder.is_dir() and is_empty(folder)):
+        raise UserError(f"{folder} holds something that is not a model: save it elsewhere.")
     weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    write_tensors(folder / "model.safetensors", weights)
-    write_text(folder / "config.json", json.dumps({"kind": kind, **dataclasses.asdict(config)}, indent=2) + "\n")
-    write_text(folder / "README.md", card)
+    with new_folder(folder) as new:
+        for name, tensors in {"model": weights, **(beside or {})}.items():
+            write_tensors(new / f"{name}.safetensors", tensors)
+        write_text(new / "config.json", json.dumps({"kind": kind, **dataclasses.asdict(config)}, indent=2) + "\n")
+        write_text(new / "README.md", card)
 
 
 def read_config(folder: Path, kind: Kind, parse: Callable[[dict[str, Any]], C]) -> C:

@@ -13,6 +13,7 @@ from worldmodel.image_data import Images
 from worldmodel.image_model import ImageModel, ImageModelConfig
 from worldmodel.image_objectives import CodesObjective, GlobalObjective, ImageObjective
 from worldmodel.pixelcnn import PixelCNNConfig
+from worldmodel.progress import track
 from worldmodel.training import FitConfig, fit
 from worldmodel.two_stage import GlobalConfig
 
@@ -91,7 +92,8 @@ def check_size(images: Images, config: ImageConfig) -> None:
 def encode_images(vqvae: ImageVQVAE, pixels: Tensor) -> Tensor:
     """Codes, int16 [N, M, h, w], of images, uint8 [N, H, W, 3]; K is at most 2^15."""
     device = next(vqvae.parameters()).device
-    return torch.cat([vqvae.encode(part.to(device)).short().cpu() for part in pixels.split(ENCODED_AT_ONCE)])
+    parts = track(pixels.split(ENCODED_AT_ONCE), "Encoding images")
+    return torch.cat([vqvae.encode(part.to(device)).short().cpu() for part in parts])
 
 
 def _model_config(image: ImageConfig, images: Images, recipe: ImageRecipe) -> ImageModelConfig:

@@ -15,6 +15,7 @@ from worldmodel.errors import UserError
 from worldmodel.evaluation import CodedEpisode
 from worldmodel.objectives import DynamicsObjective, VideoObjective
 from worldmodel.outcomes import OutcomeObjective
+from worldmodel.progress import track
 from worldmodel.salience import PixelWeight
 from worldmodel.state import ContextBank
 from worldmodel.training import FitConfig, fit
@@ -75,8 +76,13 @@ def check_trainable(
         )
     if start is None:
         return
-    if tokenizer is None and start.config.video != video:
+    if start.config.video != video:
         raise UserError("The model to start from has a tokenizer of another shape; train without --init.")
+    if tokenizer and not torch.equal(tokenizer.quantizer.embedding, start.video.quantizer.embedding):
+        raise UserError(
+            "The model to start from has another tokenizer, in whose codes its prior thinks: give the same model for "
+            "--tokenizer and --init, or leave one out."
+        )
     mine, theirs = _config(store, video, recipe, start).dynamics, start.config.dynamics
     if prior and replace(mine, reward_values=theirs.reward_values) != theirs:
         raise UserError("The model to start from has other actions or shapes; train without --init.")
@@ -144,7 +150,7 @@ def encode_store(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor
     """
     pixel_weight = PixelWeight(store).to(video.quantizer.embedding.device)
     encoded, total, count = [], torch.zeros(video.config.num_codes), torch.zeros(video.config.num_codes)
-    for i in range(len(store)):
+    for i in track(range(len(store)), "Encoding episodes"):
         episode = CodedEpisode.read(store, i, video)
         codes = episode.codes.cpu()
         encoded.append(codes.to(torch.int16))

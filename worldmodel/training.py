@@ -107,9 +107,9 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
     with (
         SummaryWriter(str(folder), purge_step=step + 1 if step else None) as log,
         training_progress("loss") as progress,
-        _interrupts_deferred() as interrupted,
+        interrupts_deferred() as interrupted,
     ):
-        task = progress.add_task(objective.name, total=config.steps, completed=step, loss="")
+        task = progress.add_task(objective.name, total=max(config.steps, step), completed=step, loss="")
         while step < config.steps:
             torch.manual_seed(config.seed * 1_000_003 + step)
             asked = time.monotonic()
@@ -162,7 +162,7 @@ def _check_finite(name: str, taken: Taken, step: int, config: FitConfig, checkpo
 
 
 @contextmanager
-def _interrupts_deferred() -> Iterator[threading.Event]:
+def interrupts_deferred() -> Iterator[threading.Event]:
     """While inside, Ctrl-C only sets the event: what must not be cut in two asks for it between its parts."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -1,5 +1,6 @@
 """The world model: a video VQ-VAE and its prior, stepped together in the latent space."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from worldmodel.allocator import keep_freed_memory
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
-from worldmodel.files import new_folder, read_tensors, write_tensors
+from worldmodel.files import read_tensors
 from worldmodel.folders import find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.sampling import check_temperature
 from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
@@ -132,6 +133,7 @@ class WorldModel(nn.Module):
         """Step along `actions`, int64 [B, H]; a row that terminates dreams on, so that every row has H frames."""
         if actions.ndim != 2 or not actions.numel():
             raise UserError(f"Actions to imagine along have shape [B, H], H of 1 or more, not {list(actions.shape)}.")
+        self._check_actions(actions)  # of all steps, before the first
         past, steps = state.codes, []
         rngs = generators(None, len(state)) if rngs is None else rngs
         for action in actions.unbind(1):
@@ -144,6 +146,11 @@ class WorldModel(nn.Module):
     def render(self, state: WorldState) -> Tensor:
         """The newest frame of every row, uint8 [B, H, W, 3]."""
         return self.video.decode(state.codes[:, -1:], past=state.codes[:, :-1])[:, 0]
+
+    def codebook_fingerprint(self) -> str:
+        """A short name for what the codes mean, the same in any precision that holds the saved weights."""
+        codebook = self.video.quantizer.embedding.detach().bfloat16().float().cpu().numpy()
+        return hashlib.sha256(codebook.tobytes()).hexdigest()[:16]
 
     def _check_actions(self, actions: Tensor) -> None:
         if actions.dtype != torch.int64:
@@ -159,19 +166,11 @@ class WorldModel(nn.Module):
 
         A model that is there already is replaced as a whole; raises `UserError` where something else is.
         """
-        folder = Path(folder).resolve()
-        if folder.exists() and not (
-            folder.is_dir() and ((folder / "config.json").exists() or not any(folder.iterdir()))
-        ):
-            raise UserError(f"{folder} holds something that is not a model: save it elsewhere.")
-        with new_folder(folder) as new:
-            write_model(new, "world", self, self.config, card)
-            if self.contexts is not None:
-                contexts = {
-                    "codes": self.contexts.codes.to(torch.int16),
-                    "actions": self.contexts.actions.to(torch.int16),
-                }
-                write_tensors(new / "contexts.safetensors", contexts)
+        beside = {}
+        if self.contexts is not None:
+            codes, actions = self.contexts.codes.to(torch.int16), self.contexts.actions.to(torch.int16)
+            beside["contexts"] = {"codes": codes, "actions": actions}
+        write_model(folder, "world", self, self.config, card, beside=beside)
 
     @classmethod
     def from_pretrained(
