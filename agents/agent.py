@@ -99,7 +99,13 @@ class Agent:
         folder = next((f for f in (BUNDLED / name, Path(name)) if (f / "config.json").is_file()), None)
         if folder is None:
             bundled = ", ".join(sorted(path.name for path in BUNDLED.glob("*/"))) or "none"
-            raise UserError(f"There is no agent {name}: it is neither bundled ({bundled}) nor a folder that holds one.")
+            inside = [str(Path(name) / part) for part in ("best", "agent") if (Path(name) / part).is_dir()]
+            hint = f"; {' and '.join(inside)} may" if inside else ""
+            raise UserError(
+                f"There is no agent {name}: it is neither bundled ({bundled}) nor a folder that holds one{hint}."
+            )
+        if not (folder / "policy.safetensors").is_file():
+            raise UserError(f"{folder} is not an agent: it has no policy.safetensors.")
         try:
             config = AgentConfig(**with_tuples(json.loads((folder / "config.json").read_text())))
             policy = make_policy(_sb3_space(config), spaces.Discrete(len(config.action_meanings)))

@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -41,7 +42,7 @@ class PPOConfig:
     """How to train."""
 
     steps: int = 1_000_000
-    """Steps of experience, over all environments."""
+    """Steps of experience, over all environments: one batch at least, and rounded up to whole ones."""
     batch: int = 4096
     """Steps between updates, over all environments."""
     minibatch: int = 512
@@ -56,6 +57,11 @@ class PPOConfig:
     def __post_init__(self) -> None:
         if min(self.steps, self.epochs) < 1 or min(self.batch, self.minibatch) < 2:
             raise UserError("PPO needs --steps and --epochs of 1 or more, and a --batch and --minibatch of 2 or more.")
+        if not self.minibatch <= self.batch <= self.steps:
+            raise UserError(
+                f"PPO needs a --minibatch of one --batch ({self.batch}) at most, and --steps of one at least, not "
+                f"{self.minibatch} and {self.steps}."
+            )
         if self.learning_rate <= 0 or not 0 <= self.gamma <= 1:
             raise UserError("PPO needs a --learning-rate above 0, and a --gamma from 0 to 1.")
         if not 0 <= self.seed < 2**32:
@@ -83,7 +89,7 @@ def train(
     worlds = VecNormalize(VecMonitor(SB3VecEnv(envs)), norm_obs=False, gamma=config.gamma)
     settings: dict[str, Any] = {
         "n_steps": max(config.batch // envs.num_envs, 2),
-        "batch_size": min(config.minibatch, config.batch),
+        "batch_size": config.minibatch,
         "n_epochs": config.epochs,
         "learning_rate": config.learning_rate,
         "gamma": config.gamma,
@@ -92,9 +98,11 @@ def train(
         "device": "cuda" if torch.cuda.is_available() else "cpu",
     }
     checkpoint = _Checkpoint(folder / "checkpoint.zip", _statistics(envs, worlds))
-    learner = checkpoint.load(worlds, settings) or PPO(
-        "MlpPolicy", worlds, policy_kwargs=policy_settings(space), **settings
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You have specified a mini-batch size")  # the last one may be smaller
+        learner = checkpoint.load(worlds, settings) or PPO(
+            "MlpPolicy", worlds, policy_kwargs=policy_settings(space), **settings
+        )
     learner.set_logger(configure(str(folder), ["tensorboard"]))
     with training_progress("earned") as progress:
         done = learner.num_timesteps

@@ -59,8 +59,10 @@ class DoomEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         scenario = scenario.replace("-", "_")
         if scenario not in SCENARIOS:
             raise UserError(f"there is no Doom scenario {scenario!r}; choose one of {', '.join(SCENARIOS)}.")
-        if min(height, width, frame_skip) < 1:
-            raise UserError(f"height, width and frame_skip are 1 or more, not {height}, {width} and {frame_skip}.")
+        if not all(isinstance(number, int) and number >= 1 for number in (height, width, frame_skip)):
+            raise UserError(
+                f"height, width and frame_skip are whole numbers of 1 or more, not {height}, {width} and {frame_skip}."
+            )
         vizdoom = require("vizdoom", "doom")
         self.frame_skip = frame_skip
         self.render_mode = render_mode

@@ -219,7 +219,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         with the seed `seed` + j, so two branches of the same state with the same seed have the same luck: what differs
         then is what their actions do.
         """
-        if n < 1:
+        if not isinstance(n, int | np.integer) or n < 1:
             raise UserError(f"A branch goes on from each row once or more often, not {n} times.")
         branches = ImaginedVectorEnv(
             self.world,

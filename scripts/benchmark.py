@@ -86,6 +86,9 @@ def main(args: Args) -> None:
             raise UserError(f"{other.address} is empty: record or import some episodes first.")
         if (other.frame_shape, other.n_actions) != (store.frame_shape, store.n_actions):
             raise UserError(f"{other.address} is of another world than {store.address}: its frames or actions differ.")
+    for path in (args.lpips, args.fid, args.fvd):
+        if path is not None and not path.is_file():
+            print(f"There are no weights at {path}: the report comes without what they measure.", file=sys.stderr)
     choose_contexts(store, PROTOCOLS[args.protocol], args.contexts)  # before anything is written: is it long enough?
     predictors = [_world(name, args) for name in args.model] + [_foreign(path) for path in args.predictor]
     args.out.mkdir(parents=True, exist_ok=True)

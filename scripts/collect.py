@@ -27,6 +27,8 @@ from worldmodel.errors import UserError, require
 
 @dataclass
 class Args:
+    """Record episodes of a Gymnasium environment into a store. Run again, it goes on where it was interrupted."""
+
     env_id: Positional[str]
     """The environment: a Gymnasium id such as worldmodel/Doom-v0, or module:id for one that a module registers."""
     store: str

@@ -14,9 +14,9 @@ def command_line(name: str, args: Any) -> str:
 
 
 def words(args: Any) -> list[str]:
-    """The arguments, a dataclass, that are not the default; of OUT the last name alone.
+    """The arguments, a dataclass, that are not the default; of an absolute OUT the last name alone.
 
-    That travels, and the folder that it was made in does not.
+    That travels, and the place on this machine does not.
     """
     line: list[str] = []
     hints = get_type_hints(type(args), include_extras=True)
@@ -28,6 +28,6 @@ def words(args: Any) -> list[str]:
             line.append(str(value))
         elif value != field.default:
             line.append(f"--{field.name.replace('_', '-')}")
-            value = Path(value.name) if field.name == "out" else value
+            value = Path(value.name) if field.name == "out" and value.is_absolute() else value
             line += map(str, value) if isinstance(value, tuple) else [str(value)]
     return line

@@ -54,6 +54,7 @@ class Args:
 def main(args: Args) -> None:
     if args.episodes < 1 or args.worlds < 1 or args.seed < 0 or (args.max_steps is not None and args.max_steps < 1):
         raise UserError("--episodes, --worlds and --max-steps must be 1 or more, and --seed 0 or more.")
+    args.world.check()
     model = args.world.load()
     seeds = list(range(args.seed, args.seed + args.episodes))
     if args.world.imagined:
@@ -125,10 +126,10 @@ def _write(args: Args, outcomes: list[Outcome], unit: str) -> None:
         "seed": args.seed,
     }
     write_text(args.out / "evaluation.json", json.dumps(report, indent=1) + "\n")
-    low, high = score.ci95
+    mean, std, low, high = (round(x, 1) + 0.0 for x in (score.mean, score.std, *score.ci95))  # no -0.0
     print(
-        f"{args.agent}: {score.mean:.1f} {unit} an episode (95% interval {low:.1f} to {high:.1f}, spread "
-        f"{score.std:.1f}, {score.episodes} episodes). The report is in {args.out / 'evaluation.json'}."
+        f"{args.agent}: {mean} {unit} an episode (95% interval {low} to {high}, spread {std}, {score.episodes} "
+        f"episodes). The report is in {args.out / 'evaluation.json'}."
     )
 
 

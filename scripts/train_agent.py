@@ -69,6 +69,8 @@ def main(args: Args) -> None:
         raise UserError("--surprise-penalty and --real-env belong to training in dreams; leave them out.")
     if args.surprise_penalty < 0 or (args.max_steps is not None and args.max_steps < 1):
         raise UserError("--surprise-penalty must be 0 or more, and --max-steps 1 or more.")
+    if args.real_env is None:
+        args.world.check()
     require("matplotlib", "metrics")  # for the curves
     training = Training(args)
     write_settings(args.out, _settings(args), MAY_DIFFER)

@@ -48,6 +48,11 @@ class WorldChoice:
         named = {"scenario": self.scenario, "level": self.level}
         return parse_settings(self.env_kwargs) | {name: value for name, value in named.items() if value is not None}
 
+    def check(self) -> None:
+        """Raise `UserError` for settings of a real world where dreams are meant."""
+        if self.imagined and self.settings():
+            raise UserError("--scenario, --level and --env-kwargs are for real worlds: choose one by --env.")
+
     def load(self, dtype: torch.dtype = torch.float32) -> WorldModel | None:
         """The model, if one is given. Raises `UserError` for dreams without one."""
         if self.imagined and self.model is None:

@@ -276,6 +276,9 @@ def mistake(out: Path, *argv: object) -> str:
         (["--model", "MODEL", "--steps", "0"], "--steps"),
         (["--model", "MODEL", "--batch", "1"], "--batch"),
         (["--model", "MODEL", "--minibatch", "1"], "--minibatch"),
+        (["--model", "MODEL", "--minibatch", "8192"], "--minibatch of one --batch (4096) at most"),
+        (["--model", "MODEL", "--steps", "512"], "--steps of one at least"),
+        (["--model", "MODEL", "--scenario", "take-cover"], "real worlds"),
         (["--model", "MODEL", "--epochs", "0"], "--epochs"),
         (["--model", "MODEL", "--learning-rate", "0"], "--learning-rate"),
         (["--model", "MODEL", "--gamma", "1.5"], "--gamma"),
@@ -319,6 +322,8 @@ def test_a_training_that_makes_no_sense_is_refused(
         (["--agent", "random", "--env", FLICKER, "--seed", "-1"], "--seed"),
         (["--agent", "AGENT", "--env", FLICKER, "--env-kwargs", "shape=(42,28,3)"], "trained on frames"),
         (["--agent", "AGENT", "--model", "dmlab-seekavoid"], "another tokenizer"),
+        (["--agent", "MODEL", "--model", "MODEL"], "is not an agent"),
+        (["--agent", "random", "--model", "MODEL", "--level", "seekavoid_arena_01"], "real worlds"),
     ],
 )
 def test_an_evaluation_that_makes_no_sense_is_refused(

@@ -252,7 +252,7 @@ def unknown_action(folder: Path) -> None:
         (odd_settings, "env_kwargs, if any, as an object"),
         (list_for_provenance, "not a JSON object"),
         (drop_all_pictures, "has no pictures"),
-        (unknown_action, "must be in"),
+        (unknown_action, "Episode 0 of .*: Actions must be in"),
         (seed_in_words, "one seed if any, a whole number"),
         (huge_seed, "seed is a whole number from 0 to"),
         (another_file, "cannot be read"),

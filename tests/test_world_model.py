@@ -229,6 +229,6 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
     for codes in (state.codes.double(), state.codes[:0]):
         with pytest.raises(UserError, match="Codes are int64, at least one"):
             world.observe_codes(codes, state.actions[: len(codes)])
-    for temperature in (0.0, -1.0, float("nan"), 1e-40):
+    for temperature in (0.0, -1.0, float("nan"), 1e-40, "hot"):
         with pytest.raises(UserError, match="temperature"):
             world.step(world.observe(frames, actions), torch.tensor([0]), temperature=temperature)

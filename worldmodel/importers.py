@@ -93,15 +93,24 @@ def import_episodes(source: Source, address: str, *, progress: Callable[[range],
     """
     provenance = source.provenance
     if not EpisodeStore.exists(address):
-        first, n_actions = source.read(0), len(provenance["action_meanings"])
-        check_actions(first, n_actions)  # before there is a store, so that none is left empty
+        first, n_actions = _read(source, 0), len(provenance["action_meanings"])
         EpisodeStore.create(address, frame_shape=first.frames.shape[1:], n_actions=n_actions, provenance=provenance)
     store = EpisodeStore.open(address, append=True)
     if store.provenance.get("source") != provenance["source"]:
         raise UserError(f"{address} has episodes that are not of {provenance['source']}: import into a new store.")
     for i in progress(range(len(store), source.episodes)):
-        store.append(source.read(i))
+        store.append(_read(source, i))
     return store
+
+
+def _read(source: Source, i: int) -> Episode:
+    """The i-th episode, whose actions are those of the recording. Raises `UserError` that says which one is amiss."""
+    try:
+        episode = source.read(i)
+        check_actions(episode, len(source.provenance["action_meanings"]))
+    except UserError as error:
+        raise UserError(f"Episode {i} of {source.provenance['source']}: {error}") from error
+    return episode
 
 
 def _films(folder: Path, films: list[Path]) -> Source:

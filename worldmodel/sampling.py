@@ -1,5 +1,7 @@
 """From logits to codes: how every model here draws."""
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -19,5 +21,5 @@ def invert_cdf(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 
 def check_temperature(temperature: float) -> None:
     """Raise `UserError` for a temperature that no distribution survives."""
-    if not 1e-6 <= temperature <= 1e6:
-        raise UserError(f"The temperature is above 0 (1 as learned, below 1 likelier), not {temperature:g}.")
+    if not isinstance(temperature, Real) or not 1e-6 <= temperature <= 1e6:
+        raise UserError(f"The temperature is above 0 (1 as learned, below 1 likelier), not {temperature!r}.")
