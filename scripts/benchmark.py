@@ -94,23 +94,19 @@ def main(args: Args) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     settings = json.dumps(dataclasses.asdict(args), default=str, indent=2)
     write_text(args.out / "benchmark.json", settings + "\n")
-    try:
-        done = run_benchmark(
-            predictors,
-            store,
-            PROTOCOLS[args.protocol],
-            args.out,
-            samples=args.samples,
-            contexts=args.contexts,
-            training=training,
-            loops=loops,
-            weights=Weights(args.lpips, args.fid, args.fvd),
-            seed=args.seed,
-            progress=lambda work: track(work, "Measuring"),
-        )
-    except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from here.")
-        raise
+    done = run_benchmark(
+        predictors,
+        store,
+        PROTOCOLS[args.protocol],
+        args.out,
+        samples=args.samples,
+        contexts=args.contexts,
+        training=training,
+        loops=loops,
+        weights=Weights(args.lpips, args.fid, args.fvd),
+        seed=args.seed,
+        progress=lambda work: track(work, "Measuring"),
+    )
     report = {**done.report, "command": command_line("benchmark", args)}
     write_text(args.out / "report.json", json.dumps(report, allow_nan=False) + "\n")
     write_text(args.out / "report.md", markdown(report))

@@ -37,6 +37,9 @@ COMMANDS = {
     "demo": ("scripts.demo", "See it all in a few minutes: dreams, then the whole loop live."),
 }
 
+# Those that, interrupted and run again, go on where they were. (`collect`, too, which says itself how far it is.)
+GO_ON = {"import", "train", "train-agent", "dyna", "benchmark", "train-image", "train-audio"}
+
 
 def main() -> int:
     """Run the command line in `sys.argv` and return its exit code: 0, 2 (the user can mend it) or 130 (interrupted)."""
@@ -51,6 +54,8 @@ def main() -> int:
         print(f"Cannot read or write {error.filename or 'the output'}: {error.strerror}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if sys.argv[1] in GO_ON:
+            print("\nStopped; the same command goes on from here.")
         return 130
     return 0
 

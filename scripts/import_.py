@@ -26,9 +26,5 @@ Args.__doc__ = f"{Args.__doc__}\n\n{FORMATS}"
 
 def main(args: Args) -> None:
     source = importers.open_source(args.source)
-    try:
-        store = importers.import_episodes(source, args.store, progress=lambda left: track(left, "Importing episodes"))
-    except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from here.")
-        raise
+    store = importers.import_episodes(source, args.store, progress=lambda left: track(left, "Importing episodes"))
     print(f"{len(store)} episodes, {store.lengths.sum()} steps: {args.store}")

@@ -52,17 +52,12 @@ def main(args: Args) -> None:
     # Codes mean what they do to one tokenizer alone, so a prior that goes on needs that very one.
     one_tokenizer = {"tokenizer_steps"} if (args.out / "prior").exists() and not args.tokenizer else set()
     write_settings(args.out, _settings(args), MAY_DIFFER - one_tokenizer)
-    try:
-        video = given
-        if video is None:
-            video = learn_tokenizer(store, args.recipe, args.out / "tokenizer", args.device, start=start)
-        if args.stage == "both":
-            world = learn_prior(store, video, args.recipe, args.out / "prior", start=start)
-            world.save_pretrained(args.out / "model", card=_card(args, store, world))
-    except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from here.")
-        raise
+    video = given
+    if video is None:
+        video = learn_tokenizer(store, args.recipe, args.out / "tokenizer", args.device, start=start)
     if args.stage == "both":
+        world = learn_prior(store, video, args.recipe, args.out / "prior", start=start)
+        world.save_pretrained(args.out / "model", card=_card(args, store, world))
         print(f"The model is in {args.out / 'model'}: try `worldmodel imagine --model {args.out / 'model'}`.")
     else:
         print(f"The tokenizer is in {args.out / 'tokenizer'}; the same command without --stage goes on with the prior.")

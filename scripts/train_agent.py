@@ -116,9 +116,6 @@ class Training:
         out = self.args.out
         try:
             learner = train(self.envs, self.args.ppo, out, every=self.args.every, evaluate=self.evaluate)
-        except KeyboardInterrupt:
-            print("\nStopped; the same command goes on from here.")
-            raise
         finally:
             self.envs.close()
         self.agent(learner).save(out / "agent", card=self.card())

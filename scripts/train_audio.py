@@ -38,11 +38,7 @@ def main(args: Args) -> None:
     audio = load_audio(args.data, "train", SAMPLE_RATE, progress=lambda reading: track(reading, "Reading"))
     audio.check_length(PRESETS[args.recipe.preset].stride)
     write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})
-    try:
-        model = learn_audio(audio, args.recipe, args.out, args.device)
-    except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from here.")
-        raise
+    model = learn_audio(audio, args.recipe, args.out, args.device)
     model.save_pretrained(args.out / "model", card=_card(args, audio, model))
     print(f"The model is in {args.out / 'model'}: try `worldmodel audio-sample --model {args.out / 'model'}`.")
 

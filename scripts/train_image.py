@@ -36,11 +36,7 @@ def main(args: Args) -> None:
     config = PRESETS[args.recipe.preset]
     images = load_images(args.data, "train", config.image_size)
     write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})
-    try:
-        model = learn_images(images, args.recipe, args.out, args.device)
-    except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from here.")
-        raise
+    model = learn_images(images, args.recipe, args.out, args.device)
     model.save_pretrained(args.out / "model", card=_card(args, images, model))
     print(f"The model is in {args.out / 'model'}: try `worldmodel sample --model {args.out / 'model'}`.")
 

@@ -119,9 +119,8 @@ NOT_A_FOLDER = FileExistsError(errno.EEXIST, "File exists", "run")
         (FULL_DISK, 2, "Cannot read or write store/frames: No space left on device.\n"),
         (FULL_PIPE, 2, "Cannot read or write the output: No space left on device.\n"),
         (NOT_A_FOLDER, 2, "Cannot read or write run: File exists.\n"),
-        (KeyboardInterrupt(), 130, ""),
     ],
-    ids=["user", "full disk", "full pipe", "not a folder", "ctrl-c"],
+    ids=["user", "full disk", "full pipe", "not a folder"],
 )
 def test_exit_codes(
     error: BaseException,
@@ -133,6 +132,15 @@ def test_exit_codes(
     train_raises(error)
     assert cli.main() == code
     assert capsys.readouterr() == ("", says)
+
+
+def test_ctrl_c_says_how_to_go_on(
+    train_raises: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_raises(KeyboardInterrupt())
+    assert cli.main() == 130
+    assert capsys.readouterr() == ("\nStopped; the same command goes on from here.\n", "")
+    assert cli.COMMANDS.keys() > cli.GO_ON
 
 
 def test_errors_of_no_file_keep_their_traceback(train_raises: Callable[[BaseException], None]) -> None:
