@@ -46,8 +46,8 @@ class Args:
     temperature: float = 1.0
     """Below 1 the dream keeps to what is likely."""
     figure7: bool = False
-    """Draw the paper's Figure 7 instead: six given frames, then ten imagined with "forward" held (top) and "look right"
-    held (bottom), and below them the same without any action."""
+    """Draw the paper's Figure 7 instead: six given frames, then ten imagined with "forward" held (top), with "look
+    right" held (middle) and without any action (bottom)."""
 
 
 def main(args: Args) -> None:
