@@ -21,6 +21,7 @@ from worldmodel.folders import with_tuples
 from worldmodel.world import WorldModel
 
 BUNDLED = Path(__file__).parent / "pretrained"
+AGENT_FILES = "config.json", "policy.safetensors", "README.md"
 SAME_FEATURES = ("pi_", "vf_")  # prefixes under which a policy's state names its one features extractor twice more
 
 
@@ -74,10 +75,7 @@ class Agent:
 
         An agent that is there already is replaced; raises `UserError` where something else is.
         """
-        folder = Path(folder).resolve()
-        if folder.exists() and not (folder / "policy.safetensors").exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} holds something that is not an agent: save it elsewhere.")
-        with new_folder(folder) as new:
+        with new_folder(Path(folder).resolve(), AGENT_FILES) as new:
             weights = {
                 k: v.bfloat16()
                 for k, v in self.policy.state_dict().items()
@@ -127,6 +125,8 @@ class Agent:
 
         Its file holds pickled Python: load only what you trust. Raises `UserError` when there is no such agent in it.
         """
+        if not Path(path).is_file():
+            raise UserError(f"There is no {path}.")
         try:
             data, parameters, _ = load_from_zip_file(path, device="cpu")
             assert data is not None

@@ -57,11 +57,10 @@ class PPOConfig:
     def __post_init__(self) -> None:
         if min(self.steps, self.epochs) < 1 or min(self.batch, self.minibatch) < 2:
             raise UserError("PPO needs --steps and --epochs of 1 or more, and a --batch and --minibatch of 2 or more.")
-        if not self.minibatch <= self.batch <= self.steps:
-            raise UserError(
-                f"PPO needs a --minibatch of one --batch ({self.batch}) at most, and --steps of one at least, not "
-                f"{self.minibatch} and {self.steps}."
-            )
+        if self.minibatch > self.batch:
+            raise UserError(f"PPO's minibatch of {self.minibatch} steps is larger than its batch of {self.batch}.")
+        if self.batch > self.steps:
+            raise UserError(f"PPO learns from batches of {self.batch} steps, so it takes as many at least.")
         if self.learning_rate <= 0 or not 0 <= self.gamma <= 1:
             raise UserError("PPO needs a --learning-rate above 0, and a --gamma from 0 to 1.")
         if not 0 <= self.seed < 2**32:
@@ -85,10 +84,12 @@ def train(
     """
     space = envs.single_observation_space
     assert isinstance(space, spaces.Box)
+    if config.batch < 2 * envs.num_envs:
+        raise UserError(f"A batch has two steps of each of {envs.num_envs} environments at least, not {config.batch}.")
     folder.mkdir(parents=True, exist_ok=True)
     worlds = VecNormalize(VecMonitor(SB3VecEnv(envs)), norm_obs=False, gamma=config.gamma)
     settings: dict[str, Any] = {
-        "n_steps": max(config.batch // envs.num_envs, 2),
+        "n_steps": config.batch // envs.num_envs,
         "batch_size": config.minibatch,
         "n_epochs": config.epochs,
         "learning_rate": config.learning_rate,
@@ -111,8 +112,13 @@ def train(
             due = min((checkpoint.evaluated // every + 1) * every, config.steps)
             with interrupts_deferred() as interrupted:
                 watch = _Watch(progress, task, checkpoint, interrupted)
-                if due > learner.num_timesteps:
+                checkpoint.mark(learner)
+                try:
                     learner.learn(due - learner.num_timesteps, callback=watch, reset_num_timesteps=False)
+                except Exception:  # of a world in a process of its own, which the same Ctrl-C has ended
+                    if not interrupted.is_set():
+                        raise
+                    checkpoint.roll_back(learner)
                 checkpoint.save(learner)
                 if interrupted.is_set():
                     raise KeyboardInterrupt
@@ -129,10 +135,9 @@ class _Watch(BaseCallback):
         super().__init__()
         self._progress, self._task = progress, task
         self._checkpoint, self._interrupted = checkpoint, interrupted
-        self._learned_from = 0  # steps
 
     def _on_rollout_start(self) -> None:
-        self._learned_from = self.model.num_timesteps
+        self._checkpoint.mark(self.model)
         if self._checkpoint.age() > CHECKPOINT_EVERY:
             self._checkpoint.save(self.model)
 
@@ -141,7 +146,7 @@ class _Watch(BaseCallback):
         earned = f"return {sum(recent) / len(recent):.1f}" if recent else ""
         self._progress.update(self._task, completed=self.num_timesteps, earned=earned)
         if self._interrupted.is_set():
-            self.model.num_timesteps = self._learned_from  # the batch being played is lost
+            self._checkpoint.roll_back(self.model)
             return False
         return True
 
@@ -162,6 +167,17 @@ class _Checkpoint:
         self.path, self.statistics = path, statistics
         self.evaluated = 0  # steps that the agent had at its last evaluation
         self._saved = time.monotonic()
+        self._marked: tuple[int, dict[str, dict[str, Any]]] = 0, {}
+
+    def mark(self, learner: BaseAlgorithm) -> None:
+        """From here on a batch is played."""
+        self._marked = learner.num_timesteps, {name: dict(vars(found)) for name, found in self.statistics.items()}
+
+    def roll_back(self, learner: BaseAlgorithm) -> None:
+        """The batch being played is lost, and counts for nothing."""
+        learner.num_timesteps, statistics = self._marked
+        for name, values in statistics.items():
+            vars(self.statistics[name]).update(values)
 
     def age(self) -> float:
         """Seconds since it was written, or else since the training began."""

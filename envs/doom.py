@@ -129,15 +129,17 @@ def _start(game: Any, package: Path) -> "subprocess.Popen[bytes]":
     The engine is a process of its own. It writes a settings file and a folder into its working folder, shares memory
     with us under names that only a clean end removes, and waits for ever for a parent that was killed. So it starts
     in a folder of its own, through a script that also tells its process id. The names are removed at once: the memory
-    lives as long as its users. The returned shell, the watchdog, ends the engine when our end of the shell's input
-    closes, which the system does however we die.
+    lives as long as its users. An interrupt from the keyboard, which the system sends to all of our processes, is for
+    us alone. The returned shell, the watchdog, ends the engine when our end of the shell's input closes, which the
+    system does however we die.
     """
     engine = str(package / "vizdoom")
     game.set_doom_config_path(os.devnull)
     game.set_doom_game_path(str(package / "freedoom2.wad"))  # and never a doom2.wad that happens to lie around
     with tempfile.TemporaryDirectory(prefix="doom-") as folder:
         script, pid = Path(folder, "engine"), Path(folder, "pid")
-        script.write_text(f'#!/bin/sh\ncd {shlex.quote(folder)} && echo $$ > pid && exec {shlex.quote(engine)} "$@"\n')
+        run = f'cd {shlex.quote(folder)} && echo $$ > pid && exec {shlex.quote(engine)} "$@"'
+        script.write_text(f"#!/bin/sh\ntrap '' INT\n{run}\n")
         script.chmod(0o700)
         game.set_vizdoom_path(str(script))
         game.init()
@@ -150,5 +152,5 @@ def _start(game: Any, package: Path) -> "subprocess.Popen[bytes]":
         ["sh", "-c", f"read -r _; kill -9 {engine_id}"],
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # an interrupt from the keyboard must not end the watchdog before us
+        start_new_session=True,
     )

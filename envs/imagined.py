@@ -8,7 +8,7 @@ Row i of `envs.reset(seed=s)` dreams what `env.reset(seed=s + i)` does. All rows
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -127,6 +127,8 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
+        if not isinstance(options, dict | None):
+            raise UserError(f"The options of a reset are a dictionary, not a {type(options).__name__}.")
         options = dict(options or {})
         rows = np.asarray(options.pop("reset_mask", self._all))
         if rows.dtype != np.bool_ or rows.shape != self._all.shape or not rows.any():
@@ -139,9 +141,9 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         if len(seeds) != self.num_envs:
             raise UserError(f"There are {self.num_envs} dreams to seed, not {len(seeds)}.")
         start = self._given_start(rows, options) if options else None
-        for row in np.flatnonzero(rows).tolist():
-            if seeds[row] is not None:
-                self._dream.rngs[row], _ = seeding.np_random(seeds[row])
+        rngs = {row: seeding.np_random(seeds[row])[0] for row in range(self.num_envs) if seeds[row] is not None}
+        for row in np.flatnonzero(rows).tolist():  # nothing can go wrong any more
+            self._dream.rngs[row] = rngs.get(row, self._dream.rngs[row])
         self._begin(rows, start or self._drawn_start(rows))
         return self._obs.copy(), {}
 
@@ -200,13 +202,13 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         """Go (back) to `state`, from this or another environment with as many rows; returns its observations."""
         if not isinstance(state, Dream):
             raise UserError(f"A state is what `get_state` has given, not a {type(state).__name__}.")
-        (theirs, *past), (ours, *own) = (dream.world.codes.shape for dream in (state, self._dream))
-        known = int(state.world.codes.max()) < self.world.num_codes and state.codebook == self._dream.codebook
-        if past != own or not known or int(state.world.actions.max()) > self.world.no_action:
+        if state.codebook != self._dream.codebook:
             raise UserError("The state is of another model's dreams: take one that an environment of this model gave.")
-        if theirs != ours:
-            raise UserError(f"The state is of {theirs} dreams, and this environment has {ours}.")
-        self._dream = deepcopy(state)
+        rows = {len(state.world), len(state.steps), len(state.ended), len(state.rngs)}
+        if rows != {self.num_envs}:
+            raise UserError(f"The state is of {len(state.world)} dreams, and this environment has {self.num_envs}.")
+        world = self.world.observe_codes(*(part.to(self._device) for part in (state.world.codes, state.world.actions)))
+        self._dream = replace(deepcopy(state), world=world)
         self._arrive(self._all, self._dream.world)
         return self._obs.copy()
 
@@ -240,11 +242,11 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         """The state of `rows` after the frames and actions that the options show to all."""
         if "frames" not in options or options.keys() - {"frames", "actions"}:
             raise UserError(f'A reset takes the options "frames", "actions" and "reset_mask", not {list(options)}.')
-        frames = np.array(options["frames"])
+        frames = _as_array(options["frames"])
         if frames.ndim != 5 or len(frames) != self.num_envs or not frames.size:
             raise UserError(f'{self.num_envs} dreams start from "frames" [N, T, H, W, 3], not {list(frames.shape)}.')
         silence = np.full((self.num_envs, frames.shape[1] - 1), self.world.no_action)
-        actions = np.array(options.get("actions", silence))
+        actions = _as_array(options.get("actions", silence))
         if actions.shape != silence.shape or actions.dtype.kind not in "iu":
             raise UserError(f'Between the frames are integer "actions" {list(silence.shape)}, not {actions.tolist()}.')
         frames, actions = frames[rows], actions[rows].astype(np.int64)
@@ -323,9 +325,11 @@ class ImaginedEnv(gymnasium.Env[NDArray[Any], np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        super().reset(seed=seed)
-        self._row._dream.rngs = [self.np_random]
-        obs, info = self._row.reset(options={key: np.array(value)[None] for key, value in (options or {}).items()})
+        if isinstance(options, dict):
+            options = {key: [value] for key, value in options.items()}
+        obs, info = self._row.reset(seed=[seed], options=options)
+        (self._np_random,) = self._row._dream.rngs
+        self._np_random_seed = self._np_random_seed if seed is None else seed
         self._show()
         return obs[0], info
 
@@ -374,6 +378,14 @@ def observation_space(world: WorldModel, obs: Obs) -> spaces.Box:
         return spaces.Box(0, 255, world.frame_shape, np.uint8)
     frames = () if obs == "latents" else (world.config.dynamics.recent,)
     return spaces.Box(0, world.num_codes - 1, frames + world.code_shape, np.int64)
+
+
+def _as_array(values: Any) -> NDArray[Any]:
+    """What the options of a reset give. Raises `UserError` where it is not an array, but ragged."""
+    try:
+        return np.array(values)
+    except ValueError as error:
+        raise UserError(f"The options of a reset are arrays, and this is none ({error}).") from error
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

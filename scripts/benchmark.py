@@ -1,6 +1,5 @@
 """`worldmodel benchmark`: how far can a dream be trusted?"""
 
-import dataclasses
 import importlib
 import json
 import re
@@ -20,6 +19,7 @@ from worldmodel.benchmark.predictors import Predictor, WorldPredictor
 from worldmodel.benchmark.protocols import PROTOCOLS, choose_contexts
 from worldmodel.benchmark.report import markdown
 from worldmodel.benchmark.running import LOOKED_AT, Truth, shown_contexts
+from worldmodel.benchmark.weights import Fid, Fvd, Lpips
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
 from worldmodel.files import write_text
@@ -86,14 +86,14 @@ def main(args: Args) -> None:
             raise UserError(f"{other.address} is empty: record or import some episodes first.")
         if (other.frame_shape, other.n_actions) != (store.frame_shape, store.n_actions):
             raise UserError(f"{other.address} is of another world than {store.address}: its frames or actions differ.")
-    for path in (args.lpips, args.fid, args.fvd):
-        if path is not None and not path.is_file():
-            print(f"There are no weights at {path}: the report comes without what they measure.", file=sys.stderr)
+    for kind, path in ((Lpips, args.lpips), (Fid, args.fid), (Fvd, args.fvd)):
+        try:
+            if path is not None:
+                kind(path)
+        except UserError as error:  # better known now than after hours
+            print(f"{error} The report comes without what they measure.", file=sys.stderr)
     choose_contexts(store, PROTOCOLS[args.protocol], args.contexts)  # before anything is written: is it long enough?
     predictors = [_world(name, args) for name in args.model] + [_foreign(path) for path in args.predictor]
-    args.out.mkdir(parents=True, exist_ok=True)
-    settings = json.dumps(dataclasses.asdict(args), default=str, indent=2)
-    write_text(args.out / "benchmark.json", settings + "\n")
     done = run_benchmark(
         predictors,
         store,

@@ -54,7 +54,7 @@ def main() -> int:
         print(f"Cannot read or write {error.filename or 'the output'}: {error.strerror}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        if sys.argv[1] in GO_ON:
+        if any(word.replace("_", "-") in GO_ON for word in sys.argv[1:2]):
             print("\nStopped; the same command goes on from here.")
         return 130
     return 0

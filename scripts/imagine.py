@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from worldmodel.sampling import check_temperature
 from worldmodel.state import WorldState, generators
 from worldmodel.world import WorldModel
 
+MOST_TIMES = 1_000_000
 FIGURE7_GIVEN, FIGURE7_IMAGINED = 6, 10
 FIGURE7_HELD = ("forward", "look right")
 
@@ -140,14 +142,14 @@ def _actions(text: str | None, world: WorldModel, recorded: Tensor) -> Tensor:
             if ids.ndim != 1 or ids.dtype.kind not in "iu":
                 raise ValueError("neither flat nor whole numbers")
             actions = torch.from_numpy(ids.astype(np.int64, casting="safe"))
-        except (ValueError, TypeError, EOFError, OverflowError, AttributeError) as error:
+        except (ValueError, TypeError, EOFError, OverflowError, AttributeError, BadZipFile) as error:
             raise UserError(f"{path} is not a list of action ids.") from error
         if not len(actions):
             raise UserError(f"{path} has no actions: it takes one id at least.")
         if not 0 <= int(actions.min()) <= int(actions.max()) <= world.no_action:
             raise UserError(
                 f"{path} has actions from {int(actions.min())} to {int(actions.max())}, and this world knows 0 to "
-                f"{world.n_actions - 1}."
+                f"{world.n_actions - 1} ({world.no_action} for none)."
             )
         return actions
     chosen: list[int] = []
@@ -170,8 +172,8 @@ def action_id(name: str, world: WorldModel) -> int:
 
 
 def _count(text: str, part: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f'"{part.strip()}" is not an action with a count, like "forward*10".')
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_TIMES:
+        raise UserError(f'"{part.strip()}" is not an action with a count up to {MOST_TIMES}, like "forward*10".')
     return int(text)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel.errors import UserError
-from worldmodel.files import is_empty, write_text
+from worldmodel.files import strangers, write_text
 
 
 def write_settings(folder: Path, settings: dict[str, Any], may_differ: Collection[str] = ()) -> None:
@@ -19,20 +19,22 @@ def write_settings(folder: Path, settings: dict[str, Any], may_differ: Collectio
     if path.exists():
         try:
             before = json.loads(path.read_text())
+            if before.keys() != settings.keys():
+                raise UserError(f"{folder} holds a training by another command or version; choose another --out.")
             held = {name: value for name, value in settings.items() if name not in may_differ}
             other = [f"{name} {before.get(name)}" for name, value in held.items() if not _same(before.get(name), value)]
         except (ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged; choose another --out, or remove it.") from error
         if other:
             raise UserError(f"{folder} holds a training with {', '.join(other)}; choose another --out.")
-    elif folder.exists() and not (folder.is_dir() and is_empty(folder)):
+    elif folder.is_dir() and strangers(folder):
         raise UserError(f"{folder} holds something that is not a training; choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _same(before: Any, now: Any) -> bool:
-    """Whether two settings are equal, or two spellings of one path."""
-    return before == now or (
-        isinstance(before, str) and isinstance(now, str) and Path(before).resolve() == Path(now).resolve()
-    )
+    """Whether two settings are equal, or two spellings of one path that is there."""
+    if before == now or not (isinstance(before, str) and isinstance(now, str)):
+        return before == now
+    return Path(before).exists() and Path(now).exists() and Path(before).samefile(now)

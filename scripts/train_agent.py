@@ -114,6 +114,7 @@ class Training:
     def run(self) -> None:
         """Train, or go on, and save the agent."""
         out = self.args.out
+        self._record(0)  # damaged, it should be known now
         try:
             learner = train(self.envs, self.args.ppo, out, every=self.args.every, evaluate=self.evaluate)
         finally:
@@ -174,8 +175,11 @@ class Training:
     def _record(self, steps: int) -> list[dict[str, Any]]:
         """The evaluations before so many steps; any later one is from before an interruption, and made again."""
         path = self.args.out / "progress.json"
-        record = json.loads(path.read_text()) if path.exists() else []
-        return [entry for entry in record if entry["steps"] < steps]
+        try:
+            record = json.loads(path.read_text()) if path.exists() else []
+            return [entry for entry in record if entry["steps"] < steps]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} is damaged; remove it to go on without it.") from error
 
 
 def _settings(args: Args) -> dict[str, Any]:

@@ -137,6 +137,15 @@ def test_a_damaged_checkpoint_is_one_sentence(model: str, tmp_path: Path) -> Non
         assert "checkpoint" in refused(*command, "--steps", 128)
 
 
+def test_a_damaged_record_of_evaluations_is_known_before_the_training(model: str, tmp_path: Path) -> None:
+    command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
+    assert run(*command, "--steps", 64) == 0
+    checkpoint = (tmp_path / "run" / "checkpoint.zip").read_bytes()
+    (tmp_path / "run" / "progress.json").write_text("[{")
+    assert "progress.json is damaged" in refused(*command, "--steps", 128)
+    assert (tmp_path / "run" / "checkpoint.zip").read_bytes() == checkpoint
+
+
 def test_a_checkpoint_of_other_observations_is_refused(model: str, tmp_path: Path) -> None:
     command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
     assert run(*command, "--steps", 64) == 0
@@ -276,8 +285,8 @@ def mistake(out: Path, *argv: object) -> str:
         (["--model", "MODEL", "--steps", "0"], "--steps"),
         (["--model", "MODEL", "--batch", "1"], "--batch"),
         (["--model", "MODEL", "--minibatch", "1"], "--minibatch"),
-        (["--model", "MODEL", "--minibatch", "8192"], "--minibatch of one --batch (4096) at most"),
-        (["--model", "MODEL", "--steps", "512"], "--steps of one at least"),
+        (["--model", "MODEL", "--minibatch", "8192"], "minibatch of 8192 steps is larger than its batch of 4096"),
+        (["--model", "MODEL", "--steps", "512"], "takes as many at least"),
         (["--model", "MODEL", "--scenario", "take-cover"], "real worlds"),
         (["--model", "MODEL", "--epochs", "0"], "--epochs"),
         (["--model", "MODEL", "--learning-rate", "0"], "--learning-rate"),
@@ -323,6 +332,7 @@ def test_a_training_that_makes_no_sense_is_refused(
         (["--agent", "AGENT", "--env", FLICKER, "--env-kwargs", "shape=(42,28,3)"], "trained on frames"),
         (["--agent", "AGENT", "--model", "dmlab-seekavoid"], "another tokenizer"),
         (["--agent", "MODEL", "--model", "MODEL"], "is not an agent"),
+        (["--agent", "RUN", "--model", "MODEL"], "agent may"),
         (["--agent", "random", "--model", "MODEL", "--level", "seekavoid_arena_01"], "real worlds"),
     ],
 )
@@ -333,7 +343,8 @@ def test_an_evaluation_that_makes_no_sense_is_refused(
     arguments: list[str],
     sentence: str,
 ) -> None:
-    argv = [{"MODEL": model, "AGENT": agent}.get(word, word) for word in arguments]
+    names = {"MODEL": model, "AGENT": agent, "RUN": str(Path(agent).parent)}
+    argv = [names.get(word, word) for word in arguments]
     assert sentence in mistake(tmp_path / "out", "evaluate", *argv)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from tiny_world import tiny_world
 
 from envs.imagined import ImaginedVectorEnv
+from worldmodel.errors import UserError
 from worldmodel.world import WorldModel
 
 pytest.importorskip("stable_baselines3", reason="the extra [agents] is not installed")
@@ -115,6 +117,34 @@ def test_a_kill_between_evaluations_loses_what_came_after_the_last_checkpoint(
     rest = Watched(world)
     train(rest, config, tmp_path, every=3 * EVERY, evaluate=evaluate)
     assert len(rest.actions) * rest.num_envs == EVERY and evaluated == [3 * EVERY]
+
+
+def test_a_world_that_dies_of_the_same_interrupt_takes_nothing_with_it(world: WorldModel, tmp_path: Path) -> None:
+    class Dying(Watched):
+        def step(self, actions: NDArray[np.int64]) -> Any:
+            if len(self.actions) * self.num_envs == EVERY + 8:
+                signal.raise_signal(signal.SIGINT)
+                raise RuntimeError("the engine is gone")
+            return super().step(actions)
+
+    config = PPOConfig(steps=3 * EVERY, batch=EVERY, minibatch=16, epochs=1)
+
+    def check(learner: PPO) -> None:
+        rewards = learner.get_vec_normalize_env()
+        assert rewards is not None
+        assert rewards.ret_rms.count == pytest.approx(learner.num_timesteps, abs=0.01)  # of lost batches, nothing
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Dying(world), config, tmp_path, every=3 * EVERY, evaluate=check)
+    rest = Watched(world)
+    train(rest, config, tmp_path, every=3 * EVERY, evaluate=check)
+    assert len(rest.actions) * rest.num_envs == 2 * EVERY
+
+
+def test_a_batch_of_less_than_two_steps_of_each_is_refused(world: WorldModel, tmp_path: Path) -> None:
+    config = PPOConfig(steps=8, batch=7, minibatch=2)
+    with pytest.raises(UserError, match="two steps of each of 4"):
+        train(Watched(world), config, tmp_path, every=8, evaluate=lambda learner: None)
 
 
 def test_an_evaluation_that_was_interrupted_is_made_when_the_training_goes_on(

@@ -188,7 +188,7 @@ def test_a_damaged_agent_is_one_sentence(
 
 def test_an_agent_does_not_replace_something_else(world: WorldModel, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("all of it")
-    assert "not an agent" in refusal(make_agent(world, "latents").save, tmp_path)
+    assert "holds something else (thesis.txt)" in refusal(make_agent(world, "latents").save, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "all of it"
 
 

@@ -55,6 +55,8 @@ def test_a_report_of_models_from_here_and_elsewhere(
     argv = ["benchmark", "--model", *models, "--predictor", "docs.foreign_model:make", "--store", stores[0]]
     argv += ["--train-store", stores[1], "--samples", "2", "--contexts", "6", "--lpips", str(tmp_path / "no.pt")]
     assert run(*argv, "--out", str(out)) == 0
+    printed, warned = capsys.readouterr()
+    assert "There are no weights" in warned
     report = json.loads((out / "report.json").read_text())
     assert list(report["predictors"]) == [
         "tiny",
@@ -79,7 +81,6 @@ def test_a_report_of_models_from_here_and_elsewhere(
     assert "choose the store of the same world" in report["skipped"]["larger"]
     assert set(report["not_measured"]) == {"lpips", "fid", "fvd", "drift"}  # six contexts are too few for a drift
     assert "There are no weights" in report["not_measured"]["lpips"]
-    printed = capsys.readouterr().out
     assert "larger: The model knows frames" in printed
     page = (out / "report.md").read_text()
     assert "There are no weights" in page
@@ -167,7 +168,7 @@ def test_models_of_which_none_fits_are_one_sentence(
 def test_two_predictors_of_one_name_are_refused(tmp_path: Path) -> None:
     store = make_store("memory://benchmark-names", episodes=1, steps=30)
     with pytest.raises(UserError, match='Two predictors are called "truth"'):
-        run_benchmark([Turning("truth")], store, PROTOCOLS["paper"], tmp_path)
+        run_benchmark([Turning("truth")], store, PROTOCOLS["paper"], tmp_path / "out")
 
 
 def test_a_foreign_model_that_fails_does_not_take_the_others_with_it(tmp_path: Path) -> None:
@@ -194,8 +195,20 @@ def test_another_benchmark_is_not_mixed_into_a_folder(
 ) -> None:
     argv = ["benchmark", "--store", stores[0], "--contexts", "3", "--out", str(tmp_path / "out")]
     assert run(*argv) == 0
+    kept = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert run(*argv, "--seed", "1") == 2
     assert "holds a benchmark of other models" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == kept
+
+
+def test_what_is_no_benchmark_is_left_alone(
+    stores: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out" / "tensorboard").mkdir(parents=True)
+    (tmp_path / "out" / "tensorboard" / "mine.txt").write_text("mine")
+    assert run("benchmark", "--store", stores[0], "--contexts", "3", "--out", str(tmp_path / "out")) == 2
+    assert "not a benchmark" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["tensorboard", "mine.txt"]
 
 
 @pytest.mark.parametrize(

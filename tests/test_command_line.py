@@ -140,7 +140,23 @@ def test_ctrl_c_says_how_to_go_on(
     train_raises(KeyboardInterrupt())
     assert cli.main() == 130
     assert capsys.readouterr() == ("\nStopped; the same command goes on from here.\n", "")
-    assert cli.COMMANDS.keys() > cli.GO_ON
+
+
+def test_those_that_go_on_say_so_and_others_do_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(argv: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    said = set()
+    for name in [*cli.COMMANDS, "train_agent", ""]:
+        monkeypatch.setattr(sys, "argv", ["worldmodel", *name.split()])
+        assert cli.main() == 130
+        if "goes on" in capsys.readouterr().out:
+            said.add(name)
+    resumed = {"import", "train", "train-agent", "dyna", "benchmark", "train-image", "train-audio"}
+    assert said == resumed | {"train_agent"}
 
 
 def test_errors_of_no_file_keep_their_traceback(train_raises: Callable[[BaseException], None]) -> None:

@@ -152,6 +152,34 @@ while True:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="sends a signal to a group")
+def test_an_interrupt_from_the_keyboard_is_not_for_the_engine(tmp_path: Path) -> None:
+    code = """
+import signal, time, gymnasium
+interrupts = []
+signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))
+env = gymnasium.make("envs:worldmodel/Doom-v0")
+env.reset(seed=0)
+print("playing", flush=True)
+while not interrupts: time.sleep(0.01)
+time.sleep(1)
+for _ in range(3): env.step(1)
+print("still playing", flush=True)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"playing\n"
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert out == b"still playing\n", error
+
+
 def engines_of(session: int) -> list[int]:
     """The ids of the ViZDoom engines alive that were started in a session."""
     alive = []

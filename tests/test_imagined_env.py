@@ -146,6 +146,22 @@ def test_a_restored_dream_repeats_itself(world: WorldModel) -> None:
     assert env.np_random.bit_generator.state != here.rngs[0].bit_generator.state  # the dream's is Gymnasium's
 
 
+def test_a_reset_that_is_refused_leaves_the_luck_as_it_was(world: WorldModel) -> None:
+    env = make(world)
+    env.reset(seed=4)
+    before = env.get_state().rngs[0].bit_generator.state
+    for options in ({"frames": np.zeros((3, 3))}, [1], {"frames": [[1], [2, 3]]}):
+        with pytest.raises(UserError):
+            env.reset(seed=99, options=options)  # type: ignore[arg-type]
+    assert env.get_state().rngs[0].bit_generator.state == env.np_random.bit_generator.state == before
+
+
+def test_a_branch_goes_on_a_whole_number_of_times(world: WorldModel) -> None:
+    for n in (0, 1.5, "a"):
+        with pytest.raises(UserError, match="once or more"):
+            make(world).branch(n)  # type: ignore[arg-type]
+
+
 def test_branching_is_for_planning(world: WorldModel) -> None:
     env = make(world, obs="latents", horizon=8)
     obs, _ = env.reset(seed=0)

@@ -314,16 +314,36 @@ def test_a_state_of_other_dreams_is_refused(world: WorldModel) -> None:
     before, here = envs.get_state(), envs.get_state()
     with pytest.raises(UserError, match="of 4 dreams, and this environment has 2"):
         make(world, 2).set_state(here)
-    here.world.codes[0, -1] = 999
     other = tiny_world()
     other.video.quantizer.embedding.data.neg_()
-    for state in (here, make(other).get_state()):
-        with pytest.raises(UserError, match="another model's"):
-            envs.set_state(state)
+    with pytest.raises(UserError, match="another model's"):
+        envs.set_state(make(other).get_state())
+    here.world.codes[0, -1] = 999
+    with pytest.raises(UserError, match="to 999"):
+        envs.set_state(here)
+    for action in (-1, N_ACTIONS + 1):
+        here = envs.get_state()
+        here.world.actions[0, -1] = action
+        with pytest.raises(UserError, match="Actions run from 0"):
+            envs.set_state(here)
+    here = envs.get_state()
+    here.rngs.pop()
+    with pytest.raises(UserError, match="of 4 dreams"):
+        envs.set_state(here)
     for nothing in (None, {"codes": before.world.codes}):
         with pytest.raises(UserError, match="not a"):
             envs.set_state(nothing)  # type: ignore[arg-type]
     torch.testing.assert_close(envs.get_state().world.codes, before.world.codes)
+
+
+def test_what_is_refused_leaves_the_luck_as_it_was(world: WorldModel) -> None:
+    envs = make(world)
+    envs.reset(seed=0)
+    before = [rng.bit_generator.state for rng in envs.get_state().rngs]
+    for seeds, options in (([4, -1, 2, 3], None), (7, {"frames": [[1], [2, 3]]}), (7, 5), (7, {"frames": np.zeros(3)})):
+        with pytest.raises((UserError, gymnasium.error.Error)):
+            envs.reset(seed=seeds, options=options)  # type: ignore[arg-type]
+    assert [rng.bit_generator.state for rng in envs.get_state().rngs] == before
 
 
 def test_seeds_must_be_as_many_as_dreams(world: WorldModel) -> None:

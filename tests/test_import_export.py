@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -134,6 +135,23 @@ def test_two_recordings_do_not_mix(pictures: Path, films: Path, tmp_path: Path) 
     import_episodes(open_source(str(pictures)), str(tmp_path / "store"))
     with pytest.raises(UserError, match="not of some_level/train"):
         import_episodes(open_source(str(films)), str(tmp_path / "store"))
+
+
+def test_two_recordings_of_one_name_do_not_mix(pictures: Path, tmp_path: Path) -> None:
+    import_episodes(open_source(str(pictures)), str(tmp_path / "store"))
+    other = tmp_path / "elsewhere" / "recorded" / "pictures"
+    shutil.copytree(pictures, other)
+    (other / "walk0").rename(other / "walk9")
+    with pytest.raises(UserError, match="of the same name"):
+        import_episodes(open_source(str(other)), str(tmp_path / "store"))
+    assert len(EpisodeStore.open(str(tmp_path / "store"))) == 3
+
+
+def test_an_episode_that_does_not_fit_is_named(pictures: Path, tmp_path: Path) -> None:
+    for picture in (pictures / "walk1").glob("*.png"):
+        Image.open(picture).resize((8, 8)).save(picture)
+    with pytest.raises(UserError, match="Episode 1 of recorded/pictures: .* not \\(8, 8, 3\\)"):
+        import_episodes(open_source(str(pictures)), str(tmp_path / "store"))
 
 
 def break_film(folder: Path) -> None:

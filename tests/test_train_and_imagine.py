@@ -202,6 +202,10 @@ def test_a_store_may_be_spelled_otherwise_when_a_training_goes_on(
 ) -> None:
     monkeypatch.chdir(trained)
     assert run("train", "./store", "--out", trained / "run", *STEPS) == 0
+    changed = json.loads((trained / "run" / "train.json").read_text())
+    (trained / "other").mkdir(exist_ok=True)
+    (trained / "other" / "train.json").write_text(json.dumps({"data": "speech", "seed": changed["seed"]}))
+    assert "by another command" in refused("train", "./store", "--out", "other", *STEPS)
     assert "holds a training with store" in refused("train", store(trained / "two", [30]), "--out", "run", *STEPS)
 
 
@@ -219,6 +223,9 @@ def test_mistakes_in_imagining_are_one_sentence_and_leave_nothing(trained: Path,
     assert "actions from 0 to 9" in refused(
         "imagine", "--model", model, "--actions", tmp_path / "ids.npy", "--out", out
     )
+    (tmp_path / "zip.npy").write_bytes(b"PK and no more")
+    assert "not a list" in refused("imagine", "--model", model, "--actions", tmp_path / "zip.npy", "--out", out)
+    assert "up to" in refused("imagine", "--model", model, "--actions", f"left*{10**20}", "--out", out)
     recorded = ["imagine", "--model", model, "--store", trained / "store", "--out", out]
     assert "none are left" in refused(*recorded, "--given", 99)
     assert "--given is 1 or more" in refused(*recorded, "--given", 0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors_and_metadata
 from worldmodel.step import Batch
-from worldmodel.training import FitConfig, fit
+from worldmodel.training import FitConfig, fit, interrupts_deferred
 
 
 class Items:
@@ -71,6 +71,14 @@ def test_a_resumed_training_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp
     fit(resumed, config, tmp_path / "parts")
     assert resumed.calls == 12 - 5
     assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_second_interrupt_is_not_deferred() -> None:
+    with pytest.raises(KeyboardInterrupt), interrupts_deferred() as interrupted:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted.is_set()
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it was")
 
 
 def test_an_interrupt_while_pictures_are_drawn_loses_nothing(tmp_path: Path) -> None:

@@ -149,27 +149,35 @@ def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     (tmp_path / "note").write_text("a word")
-    for name in ("thesis", "note"):
-        with pytest.raises(UserError, match="not a model"):
+    (tmp_path / "repository" / ".git").mkdir(parents=True)
+    tiny_world().save_pretrained(tmp_path / "beside")
+    (tmp_path / "beside" / "figure.png").write_text("drawn by hand")
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("thesis", "note", "repository", "beside"):
+        with pytest.raises(UserError, match="holds something else"):
             tiny_world().save_pretrained(tmp_path / name)
-    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
-    assert (tmp_path / "note").read_text() == "a word"
+    assert sorted(tmp_path.rglob("*")) == before
     for _ in range(2):
         tiny_world().save_pretrained(tmp_path / "model")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "note", "thesis"]
+        (tmp_path / "model" / ".model.safetensors.partial").touch()  # as a killed writer leaves it
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["beside", "model", "note", "repository", "thesis"]
 
 
-def test_a_model_that_cannot_be_replaced_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fails", ["before", "between"])
+def test_a_model_that_cannot_be_replaced_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     tiny_world().save_pretrained(tmp_path / "model", card="first")
     rename = Path.rename
 
-    def fail_on_the_new(path: Path, target: Path) -> Path:
-        if path.name == "new":
+    def fail(path: Path, target: Path) -> Path:
+        if path.name == "new" and fails == "before":
             raise OSError("the disk is gone")
-        return rename(path, target)
+        renamed = rename(path, target)
+        if target.name == "old" and fails == "between":
+            raise KeyboardInterrupt
+        return renamed
 
-    monkeypatch.setattr(Path, "rename", fail_on_the_new)
-    with pytest.raises(OSError, match="the disk is gone"):
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises((OSError, KeyboardInterrupt)):
         tiny_world().save_pretrained(tmp_path / "model", card="second")
     assert (tmp_path / "model" / "README.md").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -245,7 +245,8 @@ def settle(vqvae: AudioVQVAE) -> AudioVQVAE:
 def fit_dictionary(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> None:
     """Have the dictionary follow what the encoder, as it is, says of all of `waves`, float [T] each."""
     device = vqvae.speaker.weight.device
-    said = torch.cat([vqvae.encoder(wave_of(mu_law(wave[None].to(device))))[0].T for wave in waves])  # [N, D]
+    heard = (wave_of(mu_law(wave[None].to(device))) for wave in track(waves, "Encoding"))
+    said = torch.cat([vqvae.encoder(wave)[0].T for wave in heard])  # [N, D]
     vqvae.quantizer.train()
     for _ in track(range(SETTLING), "dictionary"):
         rows = torch.randint(len(said), (SETTLED_BY,), device=device)

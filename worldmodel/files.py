@@ -1,9 +1,10 @@
 """Files that are either there whole or not at all."""
 
 import os
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from worldmodel.errors import UserError
+
+# What a killed `write_bytes` leaves.
+_LEFT = re.compile(r"\..*\.partial")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -38,9 +42,11 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def is_empty(folder: Path) -> bool:
-    """Whether there is nothing in a folder but what a killed `write_bytes` may have left."""
-    return all(path.name.startswith(".") for path in folder.iterdir())
+def strangers(folder: Path, known: Collection[str] = ()) -> list[str]:
+    """Names in a folder that are not `known`, nor what a killed `write_bytes` has left; a file is a stranger itself."""
+    if not folder.is_dir():
+        return [folder.name] if folder.exists() else []
+    return sorted(name for name in {path.name for path in folder.iterdir()} - set(known) if not _LEFT.fullmatch(name))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -79,22 +85,25 @@ def read_npz(path: Path, *needed: str) -> dict[str, npt.NDArray[Any]]:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which then takes the place of `folder` and all that was in it.
+def new_folder(folder: Path, files: Collection[str]) -> Iterator[Path]:
+    """An empty folder to fill with `files`, which then takes the place of `folder` and of those that were in it.
 
     Where that fails, `folder` is as before. Killed between the two renamings, both are left in a hidden folder beside.
+    Raises `UserError` where `folder` holds anything else.
     """
+    if others := strangers(folder, files):
+        raise UserError(f"{folder} holds something else ({others[0]}): save elsewhere, or take that away.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
         yield new
         old = Path(temporary) / "old"
-        if folder.exists():
-            folder.rename(old)
         try:
+            if folder.exists():
+                folder.rename(old)
             new.rename(folder)
         except BaseException:
-            if old.exists():
+            if old.exists() and not folder.exists():
                 old.rename(folder)  # or it would go with the temporary folder
             raise

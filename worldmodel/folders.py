@@ -11,13 +11,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 from torch import Tensor, nn
 
 from worldmodel.errors import UserError
-from worldmodel.files import is_empty, new_folder, read_tensors, write_tensors, write_text
+from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
 
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
 
 Kind = Literal["world", "image", "audio"]
 
+MODEL_FILES = "config.json", "model.safetensors", "contexts.safetensors", "README.md"
 BUNDLED = Path(__file__).parent / "pretrained"
 KINDS: dict[Kind, tuple[str, str]] = {
     "world": ("a world model", "worldmodel train"),
@@ -69,11 +70,8 @@ def write_model(
     Each of the tensors `beside` those of the model goes into a `.safetensors` file of its name.
     A model that is there already is replaced as a whole; raises `UserError` where something else is.
     """
-    folder = Path(folder).resolve()
-    if folder.exists() and not (folder / "config.json").exists() and not (folder.is_dir() and is_empty(folder)):
-        raise UserError(f"{folder} holds something that is not a model: save it elsewhere.")
     weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    with new_folder(folder) as new:
+    with new_folder(Path(folder).resolve(), MODEL_FILES) as new:
         for name, tensors in {"model": weights, **(beside or {})}.items():
             write_tensors(new / f"{name}.safetensors", tensors)
         write_text(new / "config.json", json.dumps({"kind": kind, **dataclasses.asdict(config)}, indent=2) + "\n")

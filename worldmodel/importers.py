@@ -26,7 +26,8 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -93,24 +94,30 @@ def import_episodes(source: Source, address: str, *, progress: Callable[[range],
     """
     provenance = source.provenance
     if not EpisodeStore.exists(address):
-        first, n_actions = _read(source, 0), len(provenance["action_meanings"])
+        n_actions = len(provenance["action_meanings"])
+        with _naming(source, 0):
+            first = source.read(0)
+            check_actions(first, n_actions)  # before there is a store, so that none is left empty
         EpisodeStore.create(address, frame_shape=first.frames.shape[1:], n_actions=n_actions, provenance=provenance)
     store = EpisodeStore.open(address, append=True)
     if store.provenance.get("source") != provenance["source"]:
         raise UserError(f"{address} has episodes that are not of {provenance['source']}: import into a new store.")
+    with _naming(source, 0):
+        if len(store) and not np.array_equal(store.frames(0), source.read(0).frames):
+            raise UserError(f"{address} has another one, of a source of the same name: import into a new store.")
     for i in progress(range(len(store), source.episodes)):
-        store.append(_read(source, i))
+        with _naming(source, i):
+            store.append(source.read(i))
     return store
 
 
-def _read(source: Source, i: int) -> Episode:
-    """The i-th episode, whose actions are those of the recording. Raises `UserError` that says which one is amiss."""
+@contextmanager
+def _naming(source: Source, i: int) -> Iterator[None]:
+    """Say of what is raised inside that it is about the i-th episode."""
     try:
-        episode = source.read(i)
-        check_actions(episode, len(source.provenance["action_meanings"]))
+        yield
     except UserError as error:
         raise UserError(f"Episode {i} of {source.provenance['source']}: {error}") from error
-    return episode
 
 
 def _films(folder: Path, films: list[Path]) -> Source:

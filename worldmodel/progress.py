@@ -27,8 +27,8 @@ class RateColumn(ProgressColumn):
 
 def track(work: Sequence[T], description: str) -> Iterator[T]:
     """The items of `work`, with a progress bar."""
-    columns = TextColumn(description), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn()
-    with Progress(*columns) as progress:
+    columns = TextColumn(description), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn()
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn()) as progress:
         yield from progress.track(work)
 
 

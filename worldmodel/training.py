@@ -1,6 +1,7 @@
 """The one training loop: every model of the package is trained by `fit`, given an `Objective`."""
 
 import math
+import os
 import signal
 import threading
 import time
@@ -163,12 +164,24 @@ def _check_finite(name: str, taken: Taken, step: int, config: FitConfig, checkpo
 
 @contextmanager
 def interrupts_deferred() -> Iterator[threading.Event]:
-    """While inside, Ctrl-C only sets the event: what must not be cut in two asks for it between its parts."""
+    """While inside, Ctrl-C only sets the event: what must not be cut in two asks for it between its parts.
+
+    It says so, and a second one is not deferred.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # signals go to the main thread
         return
-    before = signal.signal(signal.SIGINT, lambda *_: event.set())
+
+    def defer(*_: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+        os.write(
+            2, b"\nStopping as soon as what is under way is done; Ctrl-C again stops at once.\n"
+        )  # safe in a handler
+
+    before = signal.signal(signal.SIGINT, defer)
     try:
         yield event
     finally:

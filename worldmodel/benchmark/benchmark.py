@@ -33,7 +33,7 @@ from worldmodel.benchmark.weights import Fid, Fvd, Lpips
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.evaluation import check_store
-from worldmodel.files import write_text
+from worldmodel.files import strangers, write_text
 from worldmodel.metrics import Result
 
 T = TypeVar("T")
@@ -233,5 +233,7 @@ def _claim(folder: Path, entries: list[Entry], data: str, *settings: object) -> 
         raise UserError(
             f"{folder} holds a benchmark of other models, data or settings; choose another folder, or remove it."
         )
+    if not path.exists() and strangers(folder):
+        raise UserError(f"{folder} holds something that is not a benchmark; choose another folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, claim)
