@@ -85,8 +85,9 @@ def run_benchmark(
         progress: goes through the work, and may show how far it is.
 
     Raises `UserError` when no episode is long enough, none of the predictors fits the store, two have one name, or
-    `folder` holds a benchmark of other models, data or settings. What cannot be measured for want of something else, or
-    because a model does not fit the store, is left out of the report, and named in it with the reason.
+    `folder` holds a benchmark of other models, data or settings, or no benchmark. What cannot be measured for want of
+    something else, or because a model does not fit the store, is left out of the report, and named in it with the
+    reason.
     """
     chosen = choose_contexts(store, protocol, contexts, seed=seed)
     fitting, skipped = _fitting(predictors, store)
