@@ -80,8 +80,8 @@ def _doom(args: Args) -> Result:
         outcome_steps=args.outcome_steps,
         prior_batch=2,  # half a second a step where the CPU has no matrix units for bfloat16
     )
-    train.main(train.Args(training, out, recipe=recipe))
-    model = out / "model"
+    train.main(train.Args(training, out / "run", recipe=recipe))
+    model = out / "run" / "model"
     longest = int(EpisodeStore.open(heldout).lengths.argmax())
     imagine.main(imagine.Args(model=str(model), out=out / "dream", store=heldout, episode=longest, start=20))
     world = WorldModel.from_pretrained(model)

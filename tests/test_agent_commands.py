@@ -333,6 +333,7 @@ def test_a_training_that_makes_no_sense_is_refused(
         (["--agent", "AGENT", "--model", "dmlab-seekavoid"], "another tokenizer"),
         (["--agent", "MODEL", "--model", "MODEL"], "is not an agent"),
         (["--agent", "RUN", "--model", "MODEL"], "agent may"),
+        (["--agent", "AGENT", "--model", "AGENT"], "is not a model"),
         (["--agent", "random", "--model", "MODEL", "--level", "seekavoid_arena_01"], "real worlds"),
     ],
 )

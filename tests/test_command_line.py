@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from scripts import cli
-from tests.command_line import refused, run
+from tests.command_line import run
 from worldmodel.errors import UserError
 
 COMMAND = Path(sys.executable).with_name("worldmodel")
@@ -73,13 +73,6 @@ def test_what_is_not_there_is_one_sentence_and_exit_2(args: tuple[str, ...], tmp
     assert done.returncode == 2, done.stderr
     assert one_sentence(done.stderr), done.stderr
     assert "no-such" in done.stderr or "NoSuch" in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_demo_without_its_extra_names_it_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "vizdoom", None)
-    error = refused("demo", "--out", tmp_path / "demo")
-    assert one_sentence(error) and "worldmodel[doom]" in error, error
     assert list(tmp_path.iterdir()) == []
 
 

@@ -31,6 +31,8 @@ def find_model(name: str | Path) -> Path:
     """The folder of the model called `name`, downloaded if it is on the Hub."""
     for folder in (BUNDLED / name, Path(name)):
         if (folder / "config.json").is_file():
+            if not (folder / "model.safetensors").is_file():
+                raise UserError(f"{folder} is not a model, or not all of one: it has no model.safetensors.")
             return folder
     if Path(name).is_dir():
         raise UserError(f"{name} is not a model: it has no config.json.")
