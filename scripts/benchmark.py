@@ -22,7 +22,7 @@ from worldmodel.benchmark.running import LOOKED_AT, Truth, shown_contexts
 from worldmodel.benchmark.weights import Fid, Fvd, Lpips
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
-from worldmodel.files import write_text
+from worldmodel.files import strangers, write_text
 from worldmodel.folders import model_name
 from worldmodel.metrics import Result
 from worldmodel.pictures import strips, titled, write_film, write_png
@@ -77,6 +77,8 @@ def main(args: Args) -> None:
     if min(args.samples, args.contexts) < 1 or args.seed < 0:
         raise UserError("Samples and contexts are 1 or more, and the seed is 0 or more.")
     check_temperature(args.temperature)
+    if strangers(args.out) and not (args.out / "parts").is_dir():
+        raise UserError(f"{args.out} holds something that is not a benchmark; choose another --out.")
     store = EpisodeStore.open(args.store)
     training, loops = (None if s is None else EpisodeStore.open(s) for s in (args.train_store, args.loops))
     for other in (training, loops):

@@ -33,7 +33,7 @@ from worldmodel.benchmark.weights import Fid, Fvd, Lpips
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.evaluation import check_store
-from worldmodel.files import strangers, write_text
+from worldmodel.files import write_text
 from worldmodel.metrics import Result
 
 T = TypeVar("T")
@@ -85,9 +85,8 @@ def run_benchmark(
         progress: goes through the work, and may show how far it is.
 
     Raises `UserError` when no episode is long enough, none of the predictors fits the store, two have one name, or
-    `folder` holds a benchmark of other models, data or settings, or no benchmark. What cannot be measured for want of
-    something else, or because a model does not fit the store, is left out of the report, and named in it with the
-    reason.
+    `folder` holds a benchmark of other models, data or settings. What cannot be measured for want of something else, or
+    because a model does not fit the store, is left out of the report, and named in it with the reason.
     """
     chosen = choose_contexts(store, protocol, contexts, seed=seed)
     fitting, skipped = _fitting(predictors, store)
@@ -234,7 +233,5 @@ def _claim(folder: Path, entries: list[Entry], data: str, *settings: object) -> 
         raise UserError(
             f"{folder} holds a benchmark of other models, data or settings; choose another folder, or remove it."
         )
-    if not path.exists() and strangers(folder):
-        raise UserError(f"{folder} holds something that is not a benchmark; choose another folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, claim)
