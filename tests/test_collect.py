@@ -87,8 +87,8 @@ def test_running_again_goes_on_to_the_number_asked_for(tmp_path: Path) -> None:
 
 def test_a_kill_at_any_moment_leaves_a_store_that_opens_and_goes_on(tmp_path: Path) -> None:
     """Twenty SIGKILLs while one recording grows. The world tells (by touching a file) which episodes it has ended."""
-    processes = multiprocessing.get_context("forkserver")  # forks from a process that has imported all this already
-    processes.set_forkserver_preload(["scripts.collect", "test_collect"])
+    processes = multiprocessing.get_context("forkserver")  # forks from a process that has imported it already
+    processes.set_forkserver_preload(["scripts.collect"])
     rng, kept = random.Random(0), 0
     for _ in range(20):
         ended = tmp_path / f"ended{kept}_{time.monotonic_ns()}"
