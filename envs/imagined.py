@@ -141,9 +141,10 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         if len(seeds) != self.num_envs:
             raise UserError(f"There are {self.num_envs} dreams to seed, not {len(seeds)}.")
         start = self._given_start(rows, options) if options else None
-        rngs = {row: seeding.np_random(seeds[row])[0] for row in range(self.num_envs) if seeds[row] is not None}
-        for row in np.flatnonzero(rows).tolist():  # nothing can go wrong any more
-            self._dream.rngs[row] = rngs.get(row, self._dream.rngs[row])
+        seeded = [row for row in np.flatnonzero(rows).tolist() if seeds[row] is not None]
+        rngs = [seeding.np_random(seeds[row])[0] for row in seeded]  # all of them, before the first takes its place
+        for row, rng in zip(seeded, rngs, strict=True):
+            self._dream.rngs[row] = rng
         self._begin(rows, start or self._drawn_start(rows))
         return self._obs.copy(), {}
 

@@ -1,10 +1,9 @@
 """A training killed at any moment leaves a checkpoint that loads, and goes on from it."""
 
-import multiprocessing
 import random
-import time
 from pathlib import Path
 
+from kills import kill_at_a_moment
 from test_training import Regression
 from torch import Tensor
 
@@ -15,19 +14,9 @@ from worldmodel.training import FitConfig, fit
 
 def test_a_killed_training_always_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:
     """Twenty kills at random moments, checkpointing after every step; each run goes on from the one before."""
-    processes = multiprocessing.get_context("forkserver")  # forks from a process that has imported it already
-    processes.set_forkserver_preload(["worldmodel.training"])
     rng, step = random.Random(0), 0
     for kill in range(20):
-        begun = tmp_path / f"begun{kill}"
-        process = processes.Process(target=train_and_tell, args=(tmp_path / "run", begun))
-        process.start()
-        deadline = time.monotonic() + 60
-        while not begun.exists() and time.monotonic() < deadline:  # from where the one before it was killed
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.3))
-        process.kill()
-        process.join()
+        kill_at_a_moment(train_and_tell, tmp_path / "run", tmp_path / f"begun{kill}", rng)
         if (tmp_path / "run" / "checkpoint.safetensors").exists():
             tensors, metadata = read_tensors_and_metadata(tmp_path / "run" / "checkpoint.safetensors")
             assert int(metadata["step"]) >= step and len(tensors) > 4
@@ -39,7 +28,7 @@ def train_and_tell(folder: Path, begun: Path) -> None:
     class Telling(Regression):
         def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
             if self.calls == 1:
-                begun.touch()
+                begun.touch()  # a step from where the one before it was killed
             return super().loss(batch)
 
     fit(Telling(100_000), FitConfig(100_000, 2, 1e-2, checkpoint_every=0.0), folder)

@@ -1,6 +1,5 @@
 """`worldmodel collect`: what it records is what happened, and interrupting it in any way costs next to nothing."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -17,6 +16,7 @@ import pytest
 from corridor import Corridor
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kills import kill_at_a_moment
 
 from envs.recording import make_world, sticky_random
 from scripts.collect import Args, main, parse_settings
@@ -87,19 +87,10 @@ def test_running_again_goes_on_to_the_number_asked_for(tmp_path: Path) -> None:
 
 def test_a_kill_at_any_moment_leaves_a_store_that_opens_and_goes_on(tmp_path: Path) -> None:
     """Twenty SIGKILLs while one recording grows. The world tells (by touching a file) which episodes it has ended."""
-    processes = multiprocessing.get_context("forkserver")  # forks from a process that has imported it already
-    processes.set_forkserver_preload(["scripts.collect"])
     rng, kept = random.Random(0), 0
     for _ in range(20):
         ended = tmp_path / f"ended{kept}_{time.monotonic_ns()}"
-        process = processes.Process(target=collect_and_tell, args=(tmp_path / "store", ended))
-        process.start()
-        deadline = time.monotonic() + 60
-        while not ended.exists() and time.monotonic() < deadline:  # it has begun to play
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.25))
-        process.kill()
-        process.join()
+        kill_at_a_moment(collect_and_tell, tmp_path / "store", ended, rng)
         kept_before, kept = kept, episodes_in(tmp_path / "store")
         assert kept >= kept_before + len(ended.read_bytes()) - 1  # each byte is an episode that was played to its end
     grown = collect(tmp_path / "store", kept + 2)

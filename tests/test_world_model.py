@@ -157,27 +157,32 @@ def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="holds something else"):
             tiny_world().save_pretrained(tmp_path / name)
     assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+    assert (tmp_path / "note").read_text() == "a word"
+    assert (tmp_path / "beside" / "figure.png").read_text() == "drawn by hand"
     for _ in range(2):
         tiny_world().save_pretrained(tmp_path / "model")
         (tmp_path / "model" / ".model.safetensors.partial").touch()  # as a killed writer leaves it
     assert sorted(path.name for path in tmp_path.iterdir()) == ["beside", "model", "note", "repository", "thesis"]
 
 
-@pytest.mark.parametrize("fails", ["before", "between"])
-def test_a_model_that_cannot_be_replaced_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+@pytest.mark.parametrize("failure", [OSError("the disk is gone"), KeyboardInterrupt("between the renamings")])
+def test_a_model_that_cannot_be_replaced_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
     tiny_world().save_pretrained(tmp_path / "model", card="first")
     rename = Path.rename
 
     def fail(path: Path, target: Path) -> Path:
-        if path.name == "new" and fails == "before":
-            raise OSError("the disk is gone")
+        if path.name == "new" and isinstance(failure, OSError):
+            raise failure
         renamed = rename(path, target)
-        if target.name == "old" and fails == "between":
-            raise KeyboardInterrupt
+        if target.name == "old" and isinstance(failure, KeyboardInterrupt):
+            raise failure
         return renamed
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises((OSError, KeyboardInterrupt)):
+    with pytest.raises(type(failure), match=str(failure)):
         tiny_world().save_pretrained(tmp_path / "model", card="second")
     assert (tmp_path / "model" / "README.md").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -177,9 +177,8 @@ def interrupts_deferred() -> Iterator[threading.Event]:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
-        os.write(
-            2, b"\nStopping as soon as what is under way is done; Ctrl-C again stops at once.\n"
-        )  # safe in a handler
+        # Unlike `print`, this may cut into anything.
+        os.write(2, b"\nStopping as soon as what is under way is done; Ctrl-C again stops at once.\n")
 
     before = signal.signal(signal.SIGINT, defer)
     try:
