@@ -93,13 +93,14 @@ def plan(store: EpisodeStore, seconds: float) -> Recipe:
         tokenizer_setup, tokenizer_step = cost(tokenize)
         prior_setup, prior_step = cost(
             lambda steps: learn_prior(
-                store, video, Recipe(prior_steps=steps, outcome_steps=1), Path(folder) / f"prior{steps}"
+                store, video, Recipe(prior_steps=steps, dream_steps=0, outcome_steps=1), Path(folder) / f"prior{steps}"
             )
         )
     left = seconds - tokenizer_setup - prior_setup
     return Recipe(
         tokenizer_steps=max(1, int(TOKENIZER_SHARE * left / tokenizer_step)),
         prior_steps=max(1, int((1 - TOKENIZER_SHARE) * left / prior_step)),
+        dream_steps=0,  # the dreams scored are short
         outcome_steps=1,  # frames alone are scored
     )
 

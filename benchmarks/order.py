@@ -51,7 +51,7 @@ def main(args: Args) -> None:
     episodes, few = coded_episodes(heldout, given), coded_episodes(training, given, limit=1)
     orders: Result = {"steps": args.steps}
     for order in get_args(Order):
-        recipe = Recipe(order=order, prior_steps=args.steps, outcome_steps=1)
+        recipe = Recipe(order=order, prior_steps=args.steps, dream_steps=0, outcome_steps=1)
         with TemporaryDirectory() as folder:
             world = learn_prior(training, given.video, recipe, Path(folder))
         bits = evaluate_prior(world, episodes, few)["bits_per_code"]

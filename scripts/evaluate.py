@@ -54,6 +54,8 @@ class Args:
 def main(args: Args) -> None:
     if args.episodes < 1 or args.worlds < 1 or args.seed < 0 or (args.max_steps is not None and args.max_steps < 1):
         raise UserError("--episodes, --worlds and --max-steps must be 1 or more, and --seed 0 or more.")
+    if args.world.imagined and args.max_steps is not None:
+        raise UserError("--max-steps is for real worlds: dreams are cut by --horizon.")
     args.world.check()
     model = args.world.load()
     seeds = list(range(args.seed, args.seed + args.episodes))

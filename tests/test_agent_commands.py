@@ -327,6 +327,7 @@ def test_a_training_that_makes_no_sense_is_refused(
         (["--agent", "always:fly", "--env", FLICKER], "left, right, stay"),
         (["--agent", "random", "--model", "MODEL", "--episodes", "0"], "--episodes"),
         (["--agent", "random", "--env", FLICKER, "--worlds", "0"], "--worlds"),
+        (["--agent", "random", "--model", "MODEL", "--max-steps", "9"], "cut by --horizon"),
         (["--agent", "random", "--env", FLICKER, "--max-steps", "0"], "--max-steps"),
         (["--agent", "random", "--env", FLICKER, "--seed", "-1"], "--seed"),
         (["--agent", "AGENT", "--env", FLICKER, "--env-kwargs", "shape=(42,28,3)"], "trained on frames"),

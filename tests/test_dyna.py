@@ -30,7 +30,7 @@ def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(tmp_path
         horizon=5,
         dreams=2,
         test_episodes=2,
-        recipe=Recipe(tokenizer_steps=2, prior_steps=2, outcome_steps=2),
+        recipe=Recipe(tokenizer_steps=2, prior_steps=2, dream_steps=0, outcome_steps=2),
         ppo=PPOConfig(steps=256, batch=128, minibatch=64, epochs=1),
         every=256,
         device="cpu",

@@ -122,7 +122,9 @@ def test_a_world_is_learned_on_the_gpu(tmp_path: Path) -> None:
     on_the_cpu = encode_store(video.cpu(), store)
     assert (codes == on_the_cpu[0]).float().mean() > 0.99  # rounding may decide between two codes as near
     torch.testing.assert_close(salience, on_the_cpu[1], rtol=0.05, atol=0.05)
-    world = learn_prior(store, video.cuda(), Recipe(prior_steps=2, prior_batch=2, outcome_steps=2), tmp_path)
+    world = learn_prior(
+        store, video.cuda(), Recipe(prior_steps=2, prior_batch=2, dream_steps=4, outcome_steps=2), tmp_path
+    )
     assert next(world.parameters()).is_cuda and world.contexts is not None
 
 

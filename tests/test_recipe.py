@@ -12,7 +12,7 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.recipe import MAX_REWARDS, Recipe, check_trainable, learn_prior, learn_tokenizer
 
-RECIPE = Recipe(tokenizer_steps=1, tokenizer_batch=1, prior_steps=1, prior_batch=1, outcome_steps=1)
+RECIPE = Recipe(tokenizer_steps=1, tokenizer_batch=1, prior_steps=1, prior_batch=1, dream_steps=0, outcome_steps=1)
 STEPS = 40
 
 

@@ -18,7 +18,7 @@ from worldmodel.world import WorldModel
 
 ROOT = Path(__file__).parent.parent
 SIZE = (28, 28, 3)
-STEPS = ["--tokenizer-steps", "3", "--prior-steps", "2", "--outcome-steps", "2"]
+STEPS = ["--tokenizer-steps", "3", "--prior-steps", "2", "--dream-steps", "2", "--outcome-steps", "2"]
 
 
 def store(folder: Path, lengths: list[int], shape: tuple[int, int, int] = SIZE) -> Path:
@@ -51,7 +51,7 @@ def test_training_leaves_a_model_with_its_settings_logs_starts_and_card(trained:
 def test_a_prior_alone_is_trained_on_the_tokenizer_of_another_model(trained: Path, tmp_path: Path) -> None:
     assert run(
         "train", trained / "store", "--out", tmp_path, "--tokenizer", trained / "run" / "model", "--order", "raster",
-        "--prior-steps", 2, "--outcome-steps", 2,
+        "--prior-steps", 2, "--dream-steps", 0, "--outcome-steps", 2,
     ) == 0  # fmt: skip
     given, made = (WorldModel.from_pretrained(f) for f in (trained / "run" / "model", tmp_path / "model"))
     for one, other in zip(given.video.parameters(), made.video.parameters(), strict=True):
@@ -60,17 +60,18 @@ def test_a_prior_alone_is_trained_on_the_tokenizer_of_another_model(trained: Pat
 
 
 def test_a_prior_that_goes_on_has_its_outcomes_learned_anew_and_keeps_them(trained: Path, tmp_path: Path) -> None:
-    def train(prior_steps: int) -> list[object]:
+    def train(prior_steps: int, dream_steps: int = 0) -> list[object]:
         tokenizer = trained / "run" / "model"
-        steps = ["--prior-steps", prior_steps, "--outcome-steps", 2]
+        steps = ["--prior-steps", prior_steps, "--dream-steps", dream_steps, "--outcome-steps", 2]
         return ["train", trained / "store", "--out", tmp_path, "--tokenizer", tokenizer, *steps]
 
     assert run(*train(2)) == 0
     assert run(*train(4)) == 0
+    assert run(*train(4, dream_steps=1)) == 0
     made = sorted(path.name for path in (tmp_path / "prior").glob("outcomes_*"))
-    assert made == ["outcomes_after_2", "outcomes_after_4"]
+    assert made == ["outcomes_after_2_and_0", "outcomes_after_4_and_0", "outcomes_after_4_and_1"]
     model = (tmp_path / "model" / "model.safetensors").read_bytes()
-    assert run(*train(2)) == 0  # it has had four, and goes nowhere
+    assert run(*train(2, dream_steps=1)) == 0  # it has had four, and goes nowhere
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == model
 
 
@@ -86,6 +87,8 @@ def test_training_can_begin_with_the_weights_of_another_model(trained: Path, tmp
         "--tokenizer-steps",
         "1",
         "--prior-steps",
+        "1",
+        "--dream-steps",
         "1",
         "--outcome-steps",
         "1",

@@ -95,11 +95,16 @@ class DynamicsObjective:
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         codes, actions = withhold(batch["frames"].long(), batch["actions"], self.past, self.world.no_action)
         given = self.past + 1
-        logits = self.model.code_logits(codes, actions, blur(codes), given=given)
+        around, seen = self.conditions(codes, actions)
+        logits = self.model.code_logits(around, actions, seen, given=given)
         after = codes[:, given:]
         nats = F.cross_entropy(logits.flatten(0, -2).float(), after.flatten(), reduction="none").view(after.shape)
         weight = self._weight(codes[:, given - 1 : -1])
         return (nats * weight).mean(), {"bits per code": nats.mean() / math.log(2)}
+
+    def conditions(self, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """What true codes, int64 [B, T, h, w], are predicted from: those of their own frames, and those of the past."""
+        return codes, blur(codes)
 
     def _weight(self, past: Tensor) -> Tensor:
         """Largest salience in the 3x3 codes around, with mean one.  [B, T, h, w] -> [B, T, h, w]"""

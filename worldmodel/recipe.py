@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worldmodel.dreaming import DreamingObjective
 from worldmodel.dynamics import DynamicsConfig
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -38,6 +39,9 @@ class Recipe:
     """Order in which the codes of a frame are drawn; "raster" is the paper's, and slower."""
     tokenizer_steps: int = 9_000
     prior_steps: int = 12_000
+    """Steps of the prior on recordings; with 0 it stays what it is at the start."""
+    dream_steps: int = 900
+    """Steps in which the prior then learns from its own dreams, at half the rate; 0 leaves them out."""
     outcome_steps: int = 1_500
     """Steps of the reward and the termination, once the prior is learned."""
     tokenizer_batch: int = 12
@@ -53,9 +57,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if not (0 < self.tokenizer_lr < 1 and 0 < self.prior_lr < 1):
             raise UserError("Learning rates are between 0 and 1.")
-        steps = self.tokenizer_steps, self.prior_steps, self.outcome_steps
-        if min(*steps, self.tokenizer_batch, self.prior_batch) < 1 or not 0 <= self.seed < 2**32:
-            raise UserError(f"Steps and batches are 1 or more, and the seed is from 0 to {2**32 - 1}.")
+        counts = self.tokenizer_steps, self.outcome_steps, self.tokenizer_batch, self.prior_batch
+        if min(counts) < 1 or min(self.prior_steps, self.dream_steps) < 0 or not 0 <= self.seed < 2**32:
+            raise UserError(
+                f"Steps and batches are 1 or more (steps of the prior and of its dreams 0 or more), "
+                f"and the seed is from 0 to {2**32 - 1}."
+            )
 
 
 def check_trainable(
@@ -131,13 +138,18 @@ def learn_prior(
     objective = DynamicsObjective(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
     schedule = FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, seed=recipe.seed)
     steps = fit(objective, schedule, folder)
+    size = recipe.dream_steps * recipe.prior_batch
+    dreaming = DreamingObjective(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
+    schedule = FitConfig(recipe.dream_steps, recipe.prior_batch, recipe.prior_lr / 2, seed=recipe.seed)
+    dreamed = fit(dreaming, schedule, folder / f"dreams_after_{steps}")
     outcomes = OutcomeObjective(
         world.dynamics.eval(), store, codes, size=recipe.outcome_steps * OUTCOME_BATCH, seed=recipe.seed
     )
     if new_rewards:
         outcomes.adopt_shares()
     schedule = FitConfig(recipe.outcome_steps, OUTCOME_BATCH, OUTCOME_LR, seed=recipe.seed)
-    fit(outcomes, schedule, folder / f"outcomes_after_{steps}")  # a prior that went on needs new ones
+    # A prior that went on needs new ones.
+    fit(outcomes, schedule, folder / f"outcomes_after_{steps}_and_{dreamed}")
     world.contexts = _contexts(store, codes)
     return world.eval()
 
