@@ -142,6 +142,8 @@ def test_ctrl_c_ends_a_training_cleanly_and_the_same_command_goes_on(tmp_path: P
         str(tmp_path / "run"),
         "--prior-steps",
         "1",
+        "--dream-steps",
+        "1",
         "--outcome-steps",
         "1",
         "--tokenizer-steps",
