@@ -1,26 +1,42 @@
 """The prior learns from its own dreams: what stands in for the recordings then, and where."""
 
+import pytest
 import torch
 
+from tests.test_outcomes import some_codes, sparse_store
 from tests.test_prior import REACH, episode, prior
-from tests.tiny_world import N_ACTIONS
-from worldmodel.dreaming import DREAMED, dream_within, redraw
+from tests.tiny_world import N_ACTIONS, N_CODES, tiny_world
+from worldmodel.dreaming import DREAMED, DreamingObjective, dream_within, redraw
 
 
 def test_a_dream_takes_the_place_of_some_frames_and_goes_on_from_itself() -> None:
     dynamics, (codes, actions) = prior("diagonal"), episode(3, REACH + DREAMED + 4)
-    start = REACH + 2
-    torch.manual_seed(0)
-    seen = dream_within(dynamics, codes, actions, start)
-    kept = [*range(start), *range(start + DREAMED, codes.shape[1])]
-    assert torch.equal(seen[:, kept], codes[:, kept])
-    torch.manual_seed(0)
-    past = codes[:, :start]
-    for now in range(start, start + DREAMED):
-        uniforms = torch.rand(3, codes[0, 0].numel())
-        drawn = dynamics.draw(past[:, -REACH:], actions[:, now - REACH : now], uniforms, 1.0).codes
-        assert torch.equal(seen[:, now], drawn)
-        past = torch.cat([past, drawn[:, None]], 1)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        seen = dream_within(dynamics, codes, actions, REACH)
+        torch.manual_seed(seed)
+        start = int(torch.randint(REACH, codes.shape[1], ()))
+        past = codes[:, :start]
+        for now in range(start, min(start + DREAMED, codes.shape[1])):
+            uniforms = torch.rand(3, codes[0, 0].numel())
+            drawn = dynamics.draw(past[:, -REACH:], actions[:, now - REACH : now], uniforms, 1.0).codes
+            past = torch.cat([past, drawn[:, None]], 1)
+        assert torch.equal(seen, torch.cat([past, codes[:, past.shape[1] :]], 1))
+        assert (seen[:, start:] != codes[:, start:]).any()
+
+
+def test_half_of_the_windows_keep_to_the_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, world = sparse_store(), tiny_world()
+    objective = DreamingObjective(world, store, some_codes(store), torch.ones(N_CODES), size=5)
+    batch = objective.dataset.batch(0, 5)
+    codes, actions = batch["frames"].long(), batch["actions"]
+    monkeypatch.setattr("worldmodel.objectives.blur", torch.clone)
+    around, seen = objective.conditions(codes, actions)
+    given = objective.past + 1
+    for conditions in (around, seen):
+        changed = (conditions != codes).flatten(2).any(2)  # [B, T]
+        assert changed[:3, given:].any(1).all() and not changed[:, :given].any() and not changed[3:].any()
+    assert torch.isfinite(objective.loss(batch)[0])
 
 
 def test_codes_drawn_anew_are_few_and_follow_the_prior() -> None:

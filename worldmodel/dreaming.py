@@ -1,13 +1,14 @@
 """What the prior learns from its own dreams, once it knows the recordings: to mend its mistakes."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodel.dynamics import Dynamics
 from worldmodel.objectives import DynamicsObjective
 from worldmodel.sampling import invert_cdf
 
-FIRST, DREAMED = 6, 8  # frames of a window's sixteen: true ones, then those that may be dreamed
+DREAMED = 8  # frames of a window's sixteen that may be dreamed, at most
 REDRAWN = 0.3  # share of a frame's codes, at most
 
 
@@ -27,23 +28,27 @@ class DreamingObjective(DynamicsObjective):
     def conditions(self, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         around, seen = super().conditions(codes, actions)
         half, given = slice((len(codes) + 1) // 2), self.past + 1
-        seen[half] = dream_within(self.model, seen[half], actions[half], given + FIRST)
+        seen[half] = dream_within(self.model, seen[half], actions[half], given)
         redrawn = redraw(self.model, codes[half], actions[half], seen[half], given)
         return torch.cat([redrawn, around[len(redrawn) :]]), seen
 
 
 @torch.no_grad()
-def dream_within(dynamics: Dynamics, codes: Tensor, actions: Tensor, start: int) -> Tensor:
+def dream_within(dynamics: Dynamics, codes: Tensor, actions: Tensor, given: int) -> Tensor:
     """Codes, int64 [B, T, h, w], with a dream under the same actions, int64 [B, T-1], in place of some frames.
 
-    It begins with the frame `start`, after `reach` others at least, and lasts for `DREAMED`.
+    It begins at a random frame after the first `given`, of which there are `reach` at least, and lasts for `DREAMED`
+    or to the end.
     """
-    codes, reach = codes.clone(), dynamics.config.reach
-    for now in range(start, start + DREAMED):
-        past = slice(now - reach, now)
-        uniforms = torch.rand(len(codes), codes[0, 0].numel(), device=codes.device)
-        codes[:, now] = dynamics.draw(codes[:, past], actions[:, past], uniforms, 1.0).codes
-    return codes
+    length, reach, device = codes.shape[1], dynamics.config.reach, codes.device
+    codes, actions = F.pad(codes, (0, 0, 0, 0, 0, DREAMED)), F.pad(actions, (0, DREAMED))  # it may go beyond the end
+    past = torch.randint(given, length, (1,), device=device) - reach + torch.arange(reach, device=device)  # [reach]
+    for _ in range(DREAMED):
+        uniforms = torch.rand(len(codes), codes[0, 0].numel(), device=device)
+        drawn = dynamics.draw(codes[:, past], actions[:, past], uniforms, 1.0).codes
+        past = past + 1
+        codes[:, past[-1:]] = drawn[:, None]
+    return codes[:, :length]
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ class Recipe:
     tokenizer_steps: int = 9_000
     prior_steps: int = 12_000
     """Steps of the prior on recordings; with 0 it stays what it is at the start."""
-    dream_steps: int = 900
+    dream_steps: int = 600
     """Steps in which the prior then learns from its own dreams, at half the rate; 0 leaves them out."""
     outcome_steps: int = 1_500
     """Steps of the reward and the termination, once the prior is learned."""
