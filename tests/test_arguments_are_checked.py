@@ -49,6 +49,8 @@ def files(folder: Path) -> set[Path]:
         ("train store --out new --prior-lr -1", "Learning rates"),
         (f"train store --out new --seed {2**64}", "seed is from 0 to 4294967295"),
         ("train store --out new --init store", "not a model"),
+        ("train store --out new --prior-steps 0", "give it some, or a model to start from"),
+        ("train store --out new --dream-steps -1", "of its dreams 0 or more"),
         ("imagine --model maze --actions empty.txt", "has no actions"),
         ("imagine --model maze --actions empty.npy", "not a list of action ids"),
         ("imagine --model maze --actions huge.txt", "not a list of action ids"),

@@ -60,7 +60,7 @@ class Recipe:
         counts = self.tokenizer_steps, self.outcome_steps, self.tokenizer_batch, self.prior_batch
         if min(counts) < 1 or min(self.prior_steps, self.dream_steps) < 0 or not 0 <= self.seed < 2**32:
             raise UserError(
-                f"Steps and batches are 1 or more (steps of the prior and of its dreams 0 or more), "
+                "Steps and batches are 1 or more (steps of the prior and of its dreams 0 or more), "
                 f"and the seed is from 0 to {2**32 - 1}."
             )
 
@@ -82,6 +82,8 @@ def check_trainable(
             f"{store.frame_shape[0]}x{store.frame_shape[1]}; train without --tokenizer."
         )
     if start is None:
+        if prior and not recipe.prior_steps:
+            raise UserError("A prior from scratch learns nothing in 0 steps: give it some, or a model to start from.")
         return
     if start.config.video != video:
         raise UserError("The model to start from has a tokenizer of another shape; train without --init.")
