@@ -21,8 +21,8 @@ MAY_DIFFER = {"out", "stage", "device", *(f.name for f in dataclasses.fields(Rec
 
 @dataclass
 class Args:
-    """Train a world model: the tokenizer (the video VQ-VAE), then the prior over its codes, on the recordings and then on
-    its own dreams, then rewards and ends.
+    """Train a world model: the tokenizer (the video VQ-VAE), then the prior over its codes, on the recordings and then
+    on its own dreams, then rewards and ends.
 
     Run the same command again to go on after an interruption: each part resumes from its last checkpoint. With more
     prior steps a finished training goes on, too.
