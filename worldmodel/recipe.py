@@ -136,21 +136,21 @@ def learn_prior(
         weights = start.dynamics.state_dict()
         known = {name: weight for name, weight in weights.items() if not (new_rewards and "outcome.reward." in name)}
         world.dynamics.load_state_dict(known, strict=not new_rewards)
-    size = recipe.prior_steps * recipe.prior_batch
-    objective = DynamicsObjective(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
-    schedule = FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, seed=recipe.seed)
-    steps = fit(objective, schedule, folder)
-    size = recipe.dream_steps * recipe.prior_batch
-    dreaming = DreamingObjective(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
-    schedule = FitConfig(recipe.dream_steps, recipe.prior_batch, recipe.prior_lr / 2, seed=recipe.seed)
-    dreamed = fit(dreaming, schedule, folder / f"dreams_after_{steps}")
+
+    def learn(kind: type[DynamicsObjective], steps: int, learning_rate: float, folder: Path) -> int:
+        size = steps * recipe.prior_batch
+        objective = kind(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
+        return fit(objective, FitConfig(steps, recipe.prior_batch, learning_rate, seed=recipe.seed), folder)
+
+    # What follows on a prior that went on is learned anew.
+    steps = learn(DynamicsObjective, recipe.prior_steps, recipe.prior_lr, folder)
+    dreamed = learn(DreamingObjective, recipe.dream_steps, recipe.prior_lr / 2, folder / f"dreams_after_{steps}")
     outcomes = OutcomeObjective(
         world.dynamics.eval(), store, codes, size=recipe.outcome_steps * OUTCOME_BATCH, seed=recipe.seed
     )
     if new_rewards:
         outcomes.adopt_shares()
     schedule = FitConfig(recipe.outcome_steps, OUTCOME_BATCH, OUTCOME_LR, seed=recipe.seed)
-    # A prior that went on needs new ones.
     fit(outcomes, schedule, folder / f"outcomes_after_{steps}_and_{dreamed}")
     world.contexts = _contexts(store, codes)
     return world.eval()
