@@ -76,8 +76,9 @@ class DynamicsObjective:
     - Half of the windows remember only some of their past: a dream may begin from a few frames.
     - A few of the codes that are looked back on are replaced by random ones, so that the prior learns to trust no
       single glimpse: in a dream the past is its own, imperfect, work.
-    - Positions count by the salience of the codes around them one frame *earlier*. A weight that depends on the past
-      alone shifts effort to where rewards are, and leaves the best prediction what it was.
+    - Positions count by the salience of the codes seen around them one frame *earlier*. A weight that depends on the
+      past as it is looked back on, and on nothing else, shifts effort to where rewards are, and leaves the best
+      prediction what it was.
     """
 
     name = "prior"
@@ -99,7 +100,7 @@ class DynamicsObjective:
         logits = self.model.code_logits(around, actions, seen, given=given)
         after = codes[:, given:]
         nats = F.cross_entropy(logits.flatten(0, -2).float(), after.flatten(), reduction="none").view(after.shape)
-        weight = self._weight(codes[:, given - 1 : -1])
+        weight = self._weight(seen[:, given - 1 : -1])
         return (nats * weight).mean(), {"bits per code": nats.mean() / math.log(2)}
 
     def conditions(self, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
