@@ -1,10 +1,13 @@
 """What the prior is trained on: whole, shortened and imperfect pasts, after which it predicts the true frames."""
 
+import pytest
 import torch
+from torch import Tensor
 
+from tests.test_outcomes import some_codes, sparse_store
 from tests.test_prior import REACH, episode, prior
-from tests.tiny_world import N_ACTIONS
-from worldmodel.objectives import begin_at, blur, withhold
+from tests.tiny_world import N_ACTIONS, N_CODES, tiny_world
+from worldmodel.objectives import DynamicsObjective, begin_at, blur, withhold
 
 
 def test_a_past_that_begins_later_is_the_past_of_an_episode_that_does() -> None:
@@ -34,3 +37,26 @@ def test_the_codes_to_predict_are_the_true_ones_whatever_was_seen() -> None:
     blurred = (seen != codes).float().mean().item()
     assert 0 < blurred < 0.1
     assert not torch.equal(dynamics.code_logits(codes, actions, seen, given=4), same)
+
+
+def test_places_count_by_what_is_seen_near_them_a_frame_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, world, salience = sparse_store(), tiny_world(), 1 + 9 * torch.rand(N_CODES).double()
+    objective = DynamicsObjective(world, store, some_codes(store), salience, size=3)
+    batch = objective.dataset.batch(0, 3)
+    codes, actions = batch["frames"].long(), batch["actions"]
+    seen = torch.randint(N_CODES, codes.shape)  # nothing of it is true
+
+    def conditions(_: Tensor, __: Tensor) -> tuple[Tensor, Tensor]:
+        return codes, seen
+
+    monkeypatch.setattr(objective, "conditions", conditions)
+    monkeypatch.setattr("worldmodel.objectives.withhold", lambda codes, actions, *_: (codes, actions))
+    given = objective.past + 1
+    log_p = world.dynamics.code_logits(codes, actions, seen, given=given).log_softmax(-1)
+    nats = -log_p.gather(-1, codes[:, given:, ..., None]).squeeze(-1).float()
+    weight = torch.zeros_like(nats)
+    for row, time, y, x in torch.ones_like(weight).nonzero().tolist():
+        around = seen[row, given + time - 1, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+        weight[row, time, y, x] = salience[around].max()
+    expected = (nats * weight).sum() / weight.sum()
+    torch.testing.assert_close(objective.loss(batch)[0].float(), expected)
