@@ -90,7 +90,7 @@ def _doom(args: Args) -> Result:
     return {
         "frames": int(EpisodeStore.open(training).lengths.sum()),
         "tokenizer": evaluate_tokenizer(world.video, episodes, {}),
-        "rollouts": evaluate_rollouts(world, episodes, {}, horizon=max(SHOWN), samples=1),
+        "rollouts": evaluate_rollouts(world, episodes, {}, horizon=max(SHOWN), every=20, samples=1),
     }
 
 

@@ -31,22 +31,23 @@ def test_half_of_the_windows_keep_to_the_recordings(monkeypatch: pytest.MonkeyPa
     batch = objective.dataset.batch(0, 5)
     codes, actions = batch["frames"].long(), batch["actions"]
     monkeypatch.setattr("worldmodel.objectives.blur", torch.clone)
-    around, seen = objective.conditions(codes, actions)
-    given = objective.past + 1
-    for conditions in (around, seen):
-        changed = (conditions != codes).flatten(2).any(2)  # [B, T]
-        assert changed[:3, given:].any(1).all() and not changed[:, :given].any() and not changed[3:].any()
+    seen, given = objective.look_back(codes, actions), objective.past + 1
+    changed = (seen != codes).flatten(2).any(2)  # [B, T]
+    assert changed[:3, given:].any(1).all() and not changed[:, :given].any() and not changed[3:].any()
+    after = codes[:, given:]
+    _, context = world.dynamics.foresee_after(seen, actions, given)
+    changed = (objective.look_around(after, context) != after).flatten(2).any(2)  # [B, T]
+    assert changed[:3].any(1).all() and not changed[3:].any()
+    assert torch.equal(after, batch["frames"].long()[:, given:])  # they are still what is to be predicted
     assert torch.isfinite(objective.loss(batch)[0])
 
 
 def test_codes_drawn_anew_are_few_and_follow_the_prior() -> None:
     dynamics, (codes, actions) = prior("raster"), episode(1, REACH + 1)
-    rows = 4000
-    codes, actions = codes.expand(rows, -1, -1, -1), actions.clamp_max(N_ACTIONS - 1).expand(rows, -1)
-    drawn = redraw(dynamics, codes, actions, codes, REACH)
-    assert torch.equal(drawn[:, :REACH], codes[:, :REACH])
-    stated = dynamics.code_logits(codes[:1], actions[:1], codes[:1], given=REACH)[0, 0].softmax(-1)  # [h, w, K]
-    truth = codes[0, -1]
-    others = 1 - stated.gather(-1, truth[..., None]).squeeze(-1)
-    changed = (drawn[:, -1] != truth).double().mean(0)
+    _, context = dynamics.foresee_after(codes, actions.clamp_max(N_ACTIONS - 1), REACH)
+    truth, rows = codes[:, -1], 4000
+    drawn = redraw(dynamics.head, truth.expand(rows, -1, -1), context.expand(rows, -1, -1, -1))
+    stated = dynamics.head(context, truth).softmax(1)  # [1, K, h, w]
+    others = 1 - stated.gather(1, truth[:, None]).squeeze(1)
+    changed = (drawn != truth).double().mean(0, keepdim=True)
     torch.testing.assert_close(changed, 0.15 * others, rtol=0, atol=0.03)  # up to 0.3, evenly

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.test_outcomes import some_codes, sparse_store
 from tests.test_prior import REACH, episode, prior
 from tests.tiny_world import N_ACTIONS, N_CODES, tiny_world
+from worldmodel.evaluation import stream_bits
 from worldmodel.objectives import DynamicsObjective, begin_at, blur, withhold
 
 
@@ -29,14 +29,21 @@ def test_withholding_leaves_half_of_the_pasts_and_nine_tenths_of_the_actions() -
     assert abs((told[:, 3] == N_ACTIONS).float().mean().item() - 0.1) < 0.03
 
 
-def test_the_codes_to_predict_are_the_true_ones_whatever_was_seen() -> None:
-    dynamics, (codes, actions) = prior("raster"), episode(3, 8)
-    same = dynamics.code_logits(codes, actions, codes, given=4)
-    assert torch.equal(same, dynamics(codes, actions, given=4).logits)
+def test_the_codes_to_predict_are_the_true_ones_whatever_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, world = sparse_store(), tiny_world()
+    objective = DynamicsObjective(world, store, some_codes(store), torch.ones(N_CODES), size=3)
+    batch = objective.dataset.batch(0, 3)
+    monkeypatch.setattr("worldmodel.objectives.withhold", lambda codes, actions, *_: (codes, actions))
+    codes = batch["frames"].long()
     seen = blur(codes)
-    blurred = (seen != codes).float().mean().item()
-    assert 0 < blurred < 0.1
-    assert not torch.equal(dynamics.code_logits(codes, actions, seen, given=4), same)
+    assert 0 < (seen != codes).float().mean().item() < 0.1
+    bits = {}
+    for name, past in (("true", codes), ("blurred", seen)):
+        monkeypatch.setattr(objective, "look_back", lambda *_, past=past: past)
+        bits[name] = objective.loss(batch)[1]["bits per code"]
+    streamed = stream_bits(world.dynamics, codes, batch["actions"])[:, objective.past :].mean()
+    torch.testing.assert_close(bits["true"].double(), streamed, rtol=1e-5, atol=0)
+    assert bits["blurred"] != bits["true"]
 
 
 def test_places_count_by_what_is_seen_near_them_a_frame_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,14 +53,12 @@ def test_places_count_by_what_is_seen_near_them_a_frame_earlier(monkeypatch: pyt
     codes, actions = batch["frames"].long(), batch["actions"]
     seen = torch.randint(N_CODES, codes.shape)  # nothing of it is true
 
-    def conditions(_: Tensor, __: Tensor) -> tuple[Tensor, Tensor]:
-        return codes, seen
-
-    monkeypatch.setattr(objective, "conditions", conditions)
+    monkeypatch.setattr(objective, "look_back", lambda *_: seen)
     monkeypatch.setattr("worldmodel.objectives.withhold", lambda codes, actions, *_: (codes, actions))
     given = objective.past + 1
-    log_p = world.dynamics.code_logits(codes, actions, seen, given=given).log_softmax(-1)
-    nats = -log_p.gather(-1, codes[:, given:, ..., None]).squeeze(-1).float()
+    _, context = world.dynamics.foresee_after(seen, actions, given)
+    log_p = world.dynamics.head(context, codes[:, given:].flatten(0, 1)).log_softmax(1)
+    nats = -log_p.gather(1, codes[:, given:].flatten(0, 1)[:, None]).view_as(codes[:, given:]).float()
     weight = torch.zeros_like(nats)
     for row, time, y, x in torch.ones_like(weight).nonzero().tolist():
         around = seen[row, given + time - 1, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]

@@ -63,7 +63,7 @@ def evaluate_rollouts(
     masks: Masks,
     *,
     horizon: int = HORIZON,
-    every: int = 20,
+    every: int = 5,
     samples: int = 2,
     temperature: float = 1.0,
 ) -> Result:

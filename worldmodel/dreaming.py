@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worldmodel.code_head import CodeHead
 from worldmodel.dynamics import Dynamics
 from worldmodel.objectives import DynamicsObjective
 from worldmodel.sampling import invert_cdf
@@ -25,12 +26,21 @@ class DreamingObjective(DynamicsObjective):
 
     name = "dreams"
 
-    def conditions(self, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        around, seen = super().conditions(codes, actions)
-        half, given = slice((len(codes) + 1) // 2), self.past + 1
-        seen[half] = dream_within(self.model, seen[half], actions[half], given)
-        redrawn = redraw(self.model, codes[half], actions[half], seen[half], given)
-        return torch.cat([redrawn, around[len(redrawn) :]]), seen
+    def look_back(self, codes: Tensor, actions: Tensor) -> Tensor:
+        seen, half = super().look_back(codes, actions), _half(codes)
+        seen[half] = dream_within(self.model, seen[half], actions[half], self.past + 1)
+        return seen
+
+    def look_around(self, after: Tensor, context: Tensor) -> Tensor:
+        around, half = after.clone(), _half(after)
+        frames = around[half].flatten(0, 1)
+        around[half] = redraw(self.model.head, frames, context[: len(frames)]).view_as(around[half])
+        return around
+
+
+def _half(windows: Tensor) -> slice:
+    """Those of a batch that dream."""
+    return slice((len(windows) + 1) // 2)
 
 
 @torch.no_grad()
@@ -52,13 +62,12 @@ def dream_within(dynamics: Dynamics, codes: Tensor, actions: Tensor, given: int)
 
 
 @torch.no_grad()
-def redraw(dynamics: Dynamics, codes: Tensor, actions: Tensor, seen: Tensor, given: int) -> Tensor:
-    """Draw up to `REDRAWN` of each row's codes, int64 [B, T, h, w], anew, but none of the first `given` frames.
+def redraw(head: CodeHead, frames: Tensor, context: Tensor) -> Tensor:
+    """Draw up to `REDRAWN` of each frame's codes, int64 [N, h, w], anew, each as if all the others were there.
 
-    Each is drawn as if all the others were there; `actions` and `seen` are those of `Dynamics.code_logits`.
+    `context`, float [N, C, h, w], is what the past says of the frames.
     """
-    logits = dynamics.code_logits(codes, actions, seen, given=given)
-    drawn, _ = invert_cdf(logits, torch.rand(*logits.shape[:-1], 1, device=codes.device))
-    share = REDRAWN * torch.rand(len(codes), 1, 1, 1, device=codes.device)
-    chosen = torch.rand(drawn.shape[:-1], device=codes.device) < share
-    return torch.cat([codes[:, :given], torch.where(chosen, drawn.squeeze(-1), codes[:, given:])], 1)
+    logits = head(context, frames).movedim(1, -1)
+    drawn, _ = invert_cdf(logits, torch.rand(*frames.shape, 1, device=frames.device))
+    share = REDRAWN * torch.rand(len(frames), 1, 1, device=frames.device)
+    return torch.where(torch.rand(frames.shape, device=frames.device) < share, drawn.squeeze(-1), frames)

@@ -136,7 +136,7 @@ class Dynamics(nn.Module):
             actions: int64 [B, T-1] in [0, n_actions]; n_actions says that no action is given.
             given: frames that are not predicted.
         """
-        foreseen, context = self._foresee_from(codes, actions, given)
+        foreseen, context = self.foresee_after(codes, actions, given)
         first = codes[:, : max(2 - given, 0)]  # stands in for its own past
         around = torch.cat([first, codes[:, max(given - 2, 0) :]], 1)  # [B, T-given + 2, h, w]
         steps = rearrange(around.unfold(1, 3, 1), "b t h w frames -> (b t) frames h w")
@@ -148,13 +148,13 @@ class Dynamics(nn.Module):
             termination_logits=rearrange(termination, "(b t) -> b t", **shape),
         )
 
-    def code_logits(self, codes: Tensor, actions: Tensor, seen: Tensor, *, given: int) -> Tensor:
-        """`forward`'s logits alone, conditioned across frames on `seen`, int64 [B, T, h, w], an imperfect past."""
-        _, context = self._foresee_from(seen, actions, given)
+    def code_logits(self, codes: Tensor, actions: Tensor, *, given: int) -> Tensor:
+        """`forward`'s logits alone."""
+        _, context = self.foresee_after(codes, actions, given)
         return rearrange(self.head(context, codes[:, given:].flatten(0, 1)), "(b t) k h w -> b t h w k", b=len(codes))
 
-    def _foresee_from(self, codes: Tensor, actions: Tensor, given: int) -> tuple[Tensor, Tensor]:
-        """`foresee` of the frames after the first `given`."""
+    def foresee_after(self, codes: Tensor, actions: Tensor, given: int) -> tuple[Tensor, Tensor]:
+        """`foresee` of the frames after the first `given` of T, from codes, int64 [B, T, h, w], and their actions."""
         before, moves = self.past(codes[:, :given], actions[:, : given - 1])
         before = torch.cat([before, codes[:, given:-1]], 1)  # [B, reach-1 + T-given, h, w]
         return self.foresee(before, torch.cat([moves, actions[:, given - 1 :]], 1))

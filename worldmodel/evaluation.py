@@ -128,7 +128,7 @@ def stream_bits(dynamics: Dynamics, codes: Tensor, actions: Tensor) -> Tensor:
     for start in range(1, codes.shape[1], 32):
         begin = max(start - dynamics.config.reach, 0)
         piece, moves = codes[:, begin : start + 32], actions[:, begin : start + 31]
-        logits = dynamics.code_logits(piece, moves, piece, given=start - begin)
+        logits = dynamics.code_logits(piece, moves, given=start - begin)
         wide = torch.promote_types(logits.dtype, torch.float32)  # bfloat16 has too few digits for a logarithm
         after = piece[:, start - begin :]
         nats = F.cross_entropy(logits.flatten(0, -2).to(wide), after.flatten(), reduction="none")

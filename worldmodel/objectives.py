@@ -96,16 +96,23 @@ class DynamicsObjective:
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         codes, actions = withhold(batch["frames"].long(), batch["actions"], self.past, self.world.no_action)
         given = self.past + 1
-        around, seen = self.conditions(codes, actions)
-        logits = self.model.code_logits(around, actions, seen, given=given)
-        after = codes[:, given:]
+        seen, after = self.look_back(codes, actions), codes[:, given:]
+        _, context = self.model.foresee_after(seen, actions, given)  # [B*T, C, h, w]
+        logits = self.model.head(context, self.look_around(after, context).flatten(0, 1)).movedim(1, -1)
         nats = F.cross_entropy(logits.flatten(0, -2).float(), after.flatten(), reduction="none").view(after.shape)
         weight = self._weight(seen[:, given - 1 : -1])
         return (nats * weight).mean(), {"bits per code": nats.mean() / math.log(2)}
 
-    def conditions(self, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """What true codes, int64 [B, T, h, w], are predicted from: those of their own frames, and those of the past."""
-        return codes, blur(codes)
+    def look_back(self, codes: Tensor, actions: Tensor) -> Tensor:
+        """What stands in for the past: int64 [B, past + 1 + T, h, w], made of a window's true codes."""
+        return blur(codes)
+
+    def look_around(self, after: Tensor, context: Tensor) -> Tensor:
+        """What stands in for the other codes of a frame, int64 [B, T, h, w], while each of its true codes is predicted.
+
+        `context`, float [B*T, C, h, w], is what the past says of the frames.
+        """
+        return after
 
     def _weight(self, past: Tensor) -> Tensor:
         """Largest salience in the 3x3 codes around, with mean one.  [B, T, h, w] -> [B, T, h, w]"""

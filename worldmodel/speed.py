@@ -111,7 +111,7 @@ def naive_ratio(world: WorldModel, batch: int) -> float:
     actions = torch.cat([state.actions, state.actions[:, :1]], 1)
     uniforms = torch.rand(batch, math.prod(world.code_shape), device=actions.device)
     codes = torch.cat([state.codes, state.codes[:, -1:]], 1)
-    full, _ = _measure(lambda: world.dynamics.code_logits(codes, actions, codes, given=state.codes.shape[1]), 0)
+    full, _ = _measure(lambda: world.dynamics.code_logits(codes, actions, given=state.codes.shape[1]), 0)
     cached, _ = _measure(lambda: world.dynamics.draw(state.codes, actions, uniforms, 1.0), 1)
     return full * math.prod(world.code_shape) / cached
 
@@ -122,7 +122,7 @@ def precision_cost(exact: WorldModel, fast: WorldModel) -> float:
     assert exact.contexts is not None
     total = 0.0
     for codes, actions in zip(exact.contexts.codes.split(2), exact.contexts.actions.split(2), strict=True):
-        logits = (w.dynamics.code_logits(codes, actions, codes, given=1) for w in (exact, fast))
+        logits = (w.dynamics.code_logits(codes, actions, given=1) for w in (exact, fast))
         p, q = (each.float().log_softmax(-1) for each in logits)
         total += float((p.exp() * (p - q)).sum(-1).mean()) * len(codes)
     return total / len(exact.contexts) / math.log(2)
