@@ -21,9 +21,11 @@ from scripts.world_choice import WorldChoice, check_fits
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
 from worldmodel.files import write_text
+from worldmodel.objectives import DynamicsObjective
 from worldmodel.progress import track
-from worldmodel.recipe import Recipe
+from worldmodel.recipe import Recipe, check_from_scratch
 from worldmodel.sampling import check_temperature
+from worldmodel.video import video_preset
 from worldmodel.world import WorldModel
 
 EXPLORE = 0.1  # share of random actions among those of an agent that records
@@ -84,7 +86,10 @@ def main(args: Args) -> None:
     require("matplotlib", "metrics")
     require("torchmetrics", "metrics")
     _check_world(args)
-    write_settings(args.out, _settings(args), MAY_DIFFER)
+    settings = _settings(args)
+    learned = (args.out / "round0").exists()
+    later = set() if learned else {name for name in settings if name.startswith(("recipe.", "ppo."))}
+    write_settings(args.out, settings, MAY_DIFFER | later)
     rounds: list[dict[str, Any]] = []
     for number in range(args.rounds):
         here = args.out / f"round{number}"
@@ -111,13 +116,25 @@ def _settings(args: Args) -> dict[str, Any]:
 
 
 def _check_world(args: Args) -> None:
-    """Raise `UserError` when the world, or the model to begin with, cannot be had, or one is not of the other."""
+    """Raise `UserError` when the world, or the model to begin with, cannot be had, or one is not of the other.
+
+    Also when no model of such a world could be made by the recipe: all before a first episode is played.
+    """
     model = WorldModel.from_pretrained(args.model) if args.model else None
     if model and (order := model.config.dynamics.order) != args.recipe.order:
         raise UserError(f"{args.model} draws codes in {order} order: go on with it by --recipe.order {order}.")
+    if args.max_steps is not None and args.max_steps + 1 < DynamicsObjective.window:
+        raise UserError(
+            f"A model learns from windows of {DynamicsObjective.window} frames: give --max-steps "
+            f"{DynamicsObjective.window - 1} or more."
+        )
     with closing(make_world(args.env, _real_world(args).settings())) as world:
         if model:
             check_fits(model, world)
+        else:
+            height, width, *_ = world.observation_space.shape or ()
+            video_preset(args.recipe.preset, (height, width))
+            check_from_scratch(args.recipe)
 
 
 def _record(args: Args, number: int) -> EpisodeStore:

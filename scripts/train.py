@@ -12,7 +12,8 @@ from scripts.device import FASTEST, Device, check_device
 from scripts.settings import write_settings
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.recipe import Recipe, check_trainable, learn_prior, learn_tokenizer
+from worldmodel.folders import check_room
+from worldmodel.recipe import Recipe, check_checkpoints, check_trainable, learn_prior, learn_tokenizer
 from worldmodel.world import WorldModel
 
 MAY_DIFFER = {"out", "stage", "device", *(f.name for f in dataclasses.fields(Recipe))} - {"preset", "order", "seed"}
@@ -52,6 +53,8 @@ def main(args: Args) -> None:
     check_trainable(store, args.recipe, tokenizer=given, start=start, prior=args.stage == "both")
     # Codes mean what they do to one tokenizer alone, so a prior that goes on needs that very one.
     one_tokenizer = {"tokenizer_steps"} if (args.out / "prior").exists() and not args.tokenizer else set()
+    check_room(args.out / "model")
+    check_checkpoints(args.recipe, args.out)
     write_settings(args.out, _settings(args), MAY_DIFFER - one_tokenizer)
     video = given
     if video is None:

@@ -14,6 +14,7 @@ from worldmodel.audio import PRESETS, SAMPLE_RATE
 from worldmodel.audio_data import Audio, load_audio
 from worldmodel.audio_model import AudioModel
 from worldmodel.audio_recipe import AudioRecipe, learn_audio
+from worldmodel.folders import check_room
 from worldmodel.progress import track
 
 
@@ -37,6 +38,7 @@ def main(args: Args) -> None:
     check_device(args.device)
     audio = load_audio(args.data, "train", SAMPLE_RATE, progress=lambda reading: track(reading, "Reading"))
     audio.check_length(PRESETS[args.recipe.preset].stride)
+    check_room(args.out / "model")
     write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})
     model = learn_audio(audio, args.recipe, args.out, args.device)
     model.save_pretrained(args.out / "model", card=_card(args, audio, model))

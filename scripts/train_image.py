@@ -10,6 +10,7 @@ import tyro
 from scripts.command import command_line
 from scripts.device import FASTEST, Device, check_device
 from scripts.settings import write_settings
+from worldmodel.folders import check_room
 from worldmodel.image import PRESETS
 from worldmodel.image_data import Images, load_images
 from worldmodel.image_model import ImageModel
@@ -35,6 +36,7 @@ def main(args: Args) -> None:
     check_device(args.device)
     config = PRESETS[args.recipe.preset]
     images = load_images(args.data, "train", config.image_size)
+    check_room(args.out / "model")
     write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})
     model = learn_images(images, args.recipe, args.out, args.device)
     model.save_pretrained(args.out / "model", card=_card(args, images, model))

@@ -7,6 +7,8 @@ from tests.test_outcomes import some_codes, sparse_store
 from tests.test_prior import REACH, episode, prior
 from tests.tiny_world import N_ACTIONS, N_CODES, tiny_world
 from worldmodel.dreaming import DREAMED, DreamingObjective, dream_within, redraw
+from worldmodel.optimizer import Optimizer
+from worldmodel.step import TrainingStep
 
 
 def test_a_dream_takes_the_place_of_some_frames_and_goes_on_from_itself() -> None:
@@ -40,6 +42,19 @@ def test_half_of_the_windows_keep_to_the_recordings(monkeypatch: pytest.MonkeyPa
     assert changed[:3].any(1).all() and not changed[3:].any()
     assert torch.equal(after, batch["frames"].long()[:, given:])  # they are still what is to be predicted
     assert torch.isfinite(objective.loss(batch)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_that_foresees_learns_from_dreams(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in bfloat16, where weights are rounded first where no gradient is wanted: to dream."""
+    monkeypatch.setattr("worldmodel.step.fast_dtype", lambda _: dtype)
+    store, world = sparse_store(), tiny_world().float().requires_grad_(True)
+    objective = DreamingObjective(world, store, some_codes(store), torch.ones(N_CODES), size=4)
+    step = TrainingStep(objective.loss, Optimizer(world.dynamics), torch.device("cpu"))
+    before = {name: p.detach().clone() for name, p in world.dynamics.named_parameters()}
+    step(objective.dataset.batch(0, 4), 1e-2)
+    still = [name for name, p in world.dynamics.named_parameters() if torch.equal(p, before[name])]
+    assert all(name.startswith("outcome.") for name in still), still
 
 
 def test_codes_drawn_anew_are_few_and_follow_the_prior() -> None:

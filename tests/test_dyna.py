@@ -18,7 +18,13 @@ from worldmodel.errors import UserError
 from worldmodel.recipe import Recipe
 
 
-def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(tmp_path: Path) -> None:
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("vizdoom", reason="the extra [doom] is not installed")
     args = dyna.Args(
         out=tmp_path / "loop",
@@ -35,7 +41,11 @@ def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(tmp_path
         every=256,
         device="cpu",
     )
-    dyna.main(args)
+    monkeypatch.setattr(dyna, "_learn_world", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dyna.main(dataclasses.replace(args, recipe=Recipe(tokenizer_steps=9)))
+    monkeypatch.undo()
+    dyna.main(args)  # what has not begun may still be another
     before = (args.out / "round0" / "model" / "model.safetensors").read_bytes()
     dyna.main(dataclasses.replace(args, rounds=2))
     rounds = json.loads((args.out / "rounds.json").read_text())
@@ -68,6 +78,9 @@ def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(tmp_path
         ({"model": "MODEL", "env_kwargs": ("shape=(42,28,3)",)}, "The model was trained on frames"),
         ({"model": "MODEL", "recipe": Recipe(order="raster")}, "by --recipe.order diagonal"),
         ({"env": "Nowhere-v0"}, "Nowhere"),
+        ({"recipe": Recipe(prior_steps=0)}, "learns nothing in 0 steps"),
+        ({"max_steps": 14}, "--max-steps 15 or more"),
+        ({"env_kwargs": ("shape=(42,31,3)",)}, "do not divide"),
     ],
 )
 def test_what_would_stop_a_loop_stops_it_before_anything_is_written(

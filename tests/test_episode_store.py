@@ -142,6 +142,9 @@ def test_a_store_is_made_only_where_nothing_is(tmp_path: Path) -> None:
 def test_a_description_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(UserError, match="4 action meanings, not 3"):
         EpisodeStore.create(new_address(), frame_shape=FRAME_SHAPE, n_actions=4, provenance=PROVENANCE)
+    with pytest.raises(UserError, match="more than one action go"):
+        same = {**PROVENANCE, "action_meanings": ["go", "go"]}
+        EpisodeStore.create(new_address(), frame_shape=FRAME_SHAPE, n_actions=2, provenance=same)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="RGB"):
         EpisodeStore.create(new_address(), frame_shape=(8, 8, 1), n_actions=3, provenance=PROVENANCE)
 
@@ -210,6 +213,27 @@ def test_a_count_of_episodes_that_are_not_there_is_noticed(tmp_path: Path) -> No
     path = tmp_path / "store" / "zarr.json"
     path.write_text(path.read_text().replace('"episodes": 1', '"episodes": 3'))
     with pytest.raises(UserError, match="damaged or unreadable .its offsets are not those of 3 episodes"):
+        EpisodeStore.open(str(tmp_path / "store"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"n_actions": 2}, "does not name 2 actions"),
+        ({"frame_shape": [8, 8, 3]}, "its frames are not of shape"),
+        ({"provenance": []}, "its provenance is not a JSON object"),
+        ({"provenance": {"env_id": "made/Up-v0"}}, "its provenance does not say action_meanings, fps, frame_skip"),
+    ],
+)
+def test_a_description_that_is_not_that_of_the_arrays_is_noticed(
+    tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    make_store(tmp_path / "store", [4])
+    path = tmp_path / "store" / "zarr.json"
+    about = json.loads(path.read_text())
+    about["attributes"].update(change)
+    path.write_text(json.dumps(about))
+    with pytest.raises(UserError, match=sentence):
         EpisodeStore.open(str(tmp_path / "store"))
 
 

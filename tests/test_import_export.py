@@ -177,11 +177,16 @@ def drop_rewards(folder: Path) -> None:
     np.savez(folder / "steps.npz", **arrays)
 
 
+def one_seed_for_all(folder: Path) -> None:
+    np.savez(folder / "steps.npz", **{**np.load(folder / "steps.npz"), "seed": np.array(3)})
+
+
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
         (break_film, "not a film that can be read"),
-        (drop_film, "2 films, but its steps.npz is about 3"),
+        (drop_film, "2 films, but its steps.npz has actions of another number"),
+        (one_seed_for_all, "3 films, but its steps.npz has seed of another number"),
         (drop_steps, "There is no .*steps.npz"),
         (break_steps, "steps.npz cannot be read"),
         (drop_rewards, "has no rewards"),
@@ -230,6 +235,14 @@ def odd_settings(folder: Path) -> None:
     (folder / "provenance.json").write_text(json.dumps({**PROVENANCE, "env_kwargs": 5}))
 
 
+def no_actions(folder: Path) -> None:
+    (folder / "provenance.json").write_text(json.dumps({**PROVENANCE, "action_meanings": []}))
+
+
+def two_of_a_name(folder: Path) -> None:
+    (folder / "provenance.json").write_text(json.dumps({**PROVENANCE, "action_meanings": ["go", "stop", "go"]}))
+
+
 def seed_in_words(folder: Path) -> None:
     np.savez(folder / "walk0" / "steps.npz", actions=np.zeros(STEPS, np.int64), seed=np.array("seven"))
 
@@ -268,6 +281,8 @@ def unknown_action(folder: Path) -> None:
         (wrong_provenance, "frame_skip and fps as numbers"),
         (endless_provenance, "frame_skip and fps as numbers"),
         (odd_settings, "env_kwargs, if any, as an object"),
+        (no_actions, "action_meanings as a list of texts"),
+        (two_of_a_name, "calls more than one action go"),
         (list_for_provenance, "not a JSON object"),
         (drop_all_pictures, "has no pictures"),
         (unknown_action, "Episode 0 of .*: Actions must be in"),

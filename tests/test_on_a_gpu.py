@@ -13,6 +13,7 @@ from worldmodel.audio import AudioConfig, AudioVQVAE
 from worldmodel.audio_data import Audio
 from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
 from worldmodel.baselines import ImageVAE, ImageVIMCO
+from worldmodel.dreaming import DreamingObjective
 from worldmodel.image import ImageConfig, ImageVQVAE
 from worldmodel.image_data import Images
 from worldmodel.image_objectives import AnyImageModel, CodesObjective, GlobalObjective, ImageObjective
@@ -50,10 +51,10 @@ def tokenizer() -> Objective:
     return VideoObjective(tiny_world().float().requires_grad_(True).video.cuda(), sparse_store(), size=STEPS * BATCH)
 
 
-def prior() -> Objective:
+def prior(kind: type[DynamicsObjective] = DynamicsObjective) -> Objective:
     world, store = tiny_world().float().requires_grad_(True).cuda(), sparse_store()
     salience = torch.rand(N_CODES).cuda()
-    return DynamicsObjective(world, store, some_codes(store), salience, size=STEPS * BATCH)
+    return kind(world, store, some_codes(store), salience, size=STEPS * BATCH)
 
 
 def outcomes() -> Objective:
@@ -88,6 +89,7 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "second stage": second_stage,
     "tokenizer": tokenizer,
     "prior": prior,
+    "dreams": lambda: prior(DreamingObjective),
     "outcomes": outcomes,
     "speech": speech,
     "prior over speech": speech_codes,

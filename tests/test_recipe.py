@@ -1,16 +1,20 @@
 """From a store to a world model: what a model that goes on keeps, and which rewards it can tell."""
 
 import dataclasses
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
 from tests.tiny_world import FRAME_SHAPE
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
+from worldmodel.objectives import DynamicsObjective
 from worldmodel.recipe import MAX_REWARDS, Recipe, check_trainable, learn_prior, learn_tokenizer
+from worldmodel.step import Batch
 
 RECIPE = Recipe(tokenizer_steps=1, tokenizer_batch=1, prior_steps=1, prior_batch=1, dream_steps=0, outcome_steps=1)
 STEPS = 40
@@ -19,7 +23,7 @@ STEPS = 40
 def store_that_pays(rewards: np.ndarray) -> EpisodeStore:
     """One episode for every STEPS rewards."""
     store = EpisodeStore.create(
-        f"memory://recipe-{rewards.sum()}-{len(rewards)}",
+        f"memory://{uuid.uuid4()}",
         frame_shape=FRAME_SHAPE,
         n_actions=N_ACTIONS,
         provenance=PROVENANCE,
@@ -52,6 +56,26 @@ def test_a_model_goes_on_with_rewards_that_it_has_never_seen(tmp_path: Path) -> 
     assert again.config.dynamics.reward_values == (0.0, 1.0)  # what is known is not forgotten
     with pytest.raises(UserError, match="other actions or shapes"):
         check_trainable(after, dataclasses.replace(RECIPE, order="raster"), tokenizer=video, start=start)
+
+
+def test_dreams_are_left_out_by_no_steps_and_learned_from_other_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_that_pays(np.zeros(STEPS))
+    video = learn_tokenizer(store, RECIPE, tmp_path / "tokenizer", "cpu")
+    learn_prior(store, video, RECIPE, tmp_path / "without")
+    assert not list((tmp_path / "without").glob("dreams*"))
+
+    seen: dict[str, torch.Tensor] = {}
+    loss = DynamicsObjective.loss
+
+    def watched(self: DynamicsObjective, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        seen[self.name] = batch["frames"]
+        return loss(self, batch)
+
+    monkeypatch.setattr(DynamicsObjective, "loss", watched)
+    learn_prior(store, video, dataclasses.replace(RECIPE, prior_batch=4, dream_steps=1), tmp_path / "with")
+    assert not torch.equal(seen["prior"], seen["dreams"])
 
 
 def test_of_many_rewards_the_commonest_is_told_exactly(tmp_path: Path) -> None:

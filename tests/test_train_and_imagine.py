@@ -1,6 +1,8 @@
 """`worldmodel train` and `worldmodel imagine`, run as a user runs them, on a store too small to learn from."""
 
+import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from PIL import Image
 from tests.command_line import refused, run
 from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
 from worldmodel.episodes import EpisodeStore
+from worldmodel.files import read_metadata
+from worldmodel.video import video_preset
 from worldmodel.world import WorldModel
 
 ROOT = Path(__file__).parent.parent
@@ -70,9 +74,25 @@ def test_a_prior_that_goes_on_has_its_outcomes_learned_anew_and_keeps_them(train
     assert run(*train(4, dream_steps=1)) == 0
     made = sorted(path.name for path in (tmp_path / "prior").glob("outcomes_*"))
     assert made == ["outcomes_after_2_and_0", "outcomes_after_4_and_0", "outcomes_after_4_and_1"]
-    model = (tmp_path / "model" / "model.safetensors").read_bytes()
-    assert run(*train(2, dream_steps=1)) == 0  # it has had four, and goes nowhere
-    assert (tmp_path / "model" / "model.safetensors").read_bytes() == model
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "has had 4 steps: give it as many" in refused(*train(2, dream_steps=1))
+    assert (tmp_path / "model" / "README.md").read_text() == card
+
+
+def test_what_would_stop_a_training_at_its_end_stops_it_at_once(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    words = ["train", trained / "store", "--out", tmp_path / "run", *STEPS]
+    notes, before = tmp_path / "run" / "model" / "notes.txt", (tmp_path / "run" / "train.json").read_bytes()
+    notes.write_text("mine")
+    assert "holds something else (notes.txt)" in refused(*words, "--prior-lr", "0.001")
+    notes.unlink()
+    for checkpoint in (tmp_path / "run").rglob("checkpoint.safetensors"):
+        content = checkpoint.read_bytes()
+        checkpoint.write_bytes(content[:-8])
+        assert f"{checkpoint} is damaged" in refused(*words, "--prior-lr", "0.001")
+        checkpoint.write_bytes(content)
+    assert (tmp_path / "run" / "train.json").read_bytes() == before
+    assert run(*words) == 0
 
 
 def test_a_tokenizer_is_not_trained_on_under_its_prior(trained: Path) -> None:
@@ -103,6 +123,15 @@ def test_training_can_begin_with_the_weights_of_another_model(trained: Path, tmp
     with_other_codes = ["--init", other, "--preset", "paper", *steps]
     assert "without --init" in refused("train", trained / "store", "--out", tmp_path / "paper", *with_other_codes)
     assert not (tmp_path / "paper").exists()
+
+
+def test_a_model_to_start_from_keeps_the_shape_of_its_tokenizer(trained: Path, tmp_path: Path) -> None:
+    address, size = trained / "store", EpisodeStore.open(str(trained / "store")).frame_shape[:2]
+    video = dataclasses.replace(video_preset("compact", size), encoder_kernel=3)
+    config = WorldModel.from_pretrained(trained / "run" / "model").config
+    WorldModel(dataclasses.replace(config, video=video)).save_pretrained(tmp_path / "start")
+    assert run("train", address, "--out", tmp_path / "out", "--init", tmp_path / "start", *STEPS) == 0
+    assert WorldModel.from_pretrained(tmp_path / "out" / "model").config.video == video
 
 
 def test_imagining_along_a_recorded_episode_writes_a_strip_a_film_and_arrays(trained: Path, tmp_path: Path) -> None:
@@ -166,7 +195,9 @@ def test_ctrl_c_ends_a_training_cleanly_and_the_same_command_goes_on(tmp_path: P
     finally:
         process.kill()
     assert process.returncode == 130 and "goes on from here" in out and "Traceback" not in error, out + error
-    assert run(*words, "3") == 0  # it has more steps behind it than that: nothing is left to do but the prior
+    had = int(read_metadata(tmp_path / "run" / "tokenizer" / "checkpoint.safetensors")["step"])
+    assert f"has had {had} steps: give it as many" in refused(*words, "1")
+    assert run(*words, had) == 0
     assert (tmp_path / "run" / "model" / "config.json").exists()
 
 

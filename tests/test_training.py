@@ -96,6 +96,12 @@ def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     assert again.calls == 0
 
 
+def test_a_training_that_has_had_more_steps_is_refused(tmp_path: Path) -> None:
+    fit(Regression(3), FitConfig(steps=3, batch_size=2, learning_rate=1e-2), tmp_path)
+    with pytest.raises(UserError, match="has had 3 steps: give it as many"):
+        fit(Regression(2), FitConfig(steps=2, batch_size=2, learning_rate=1e-2), tmp_path)
+
+
 def test_a_loss_that_is_not_finite_stops_in_one_sentence_and_keeps_the_last_good_state(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at step 4: train with a learning rate below") as caught:
         fit(Regression(9, breaks_at=4), FitConfig(9, 2, 1e-2, checkpoint_every=0), tmp_path)

@@ -215,6 +215,11 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
         WorldModel.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(UserError, match="config.json"):
         WorldModel.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match="by its name or its folder, not by 3"):
+        WorldModel.from_pretrained(3)  # type: ignore[arg-type]
+    for place in ({"device": "nowhere"}, {"dtype": "float32"}, {"dtype": torch.int64}):
+        with pytest.raises(UserError, match="cannot run on device"):
+            WorldModel.from_pretrained("dmlab-seekavoid", **place)  # type: ignore[arg-type]
     with pytest.raises(UserError, match='"compact" and "paper", not "papper"'):
         video_preset("papper", (84, 84))
     with pytest.raises(UserError, match="uint8"):

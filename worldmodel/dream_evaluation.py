@@ -121,7 +121,7 @@ def _keeping(dream: Tensor, truth: Tensor, still: Tensor) -> Result:
 
 
 def evaluate_outcomes(
-    world: WorldModel, episodes: list[CodedEpisode], *, lead: int = 4, window: int = 8, samples: int = 2
+    world: WorldModel, episodes: list[CodedEpisode], *, lead: int = 4, window: int = 8, samples: int = 8
 ) -> Result:
     """What dreams pay around what was really paid.
 

@@ -59,6 +59,24 @@ class Provenance(TypedDict):
     version: NotRequired[str]  # of this package; filled in by `EpisodeStore.create`
 
 
+def flaw(provenance: Any) -> str | None:
+    """What a provenance lacks, or says wrongly, if anything."""
+    if not isinstance(provenance, dict):
+        return "is not a JSON object with env_id, action_meanings, frame_skip and fps"
+    if missing := Provenance.__required_keys__ - set(provenance):
+        return f"does not say {', '.join(sorted(missing))}"
+    env_id, meanings, frame_skip, fps = (provenance[key] for key in ("env_id", "action_meanings", "frame_skip", "fps"))
+    named = isinstance(meanings, list) and all(isinstance(name, str) for name in [env_id, *meanings])
+    paced = isinstance(frame_skip, int) and isinstance(fps, int | float) and frame_skip > 0 and 0 < fps < math.inf
+    if not (named and paced and meanings and isinstance(provenance.get("env_kwargs", {}), dict)):
+        return (
+            "must give env_id as text, action_meanings as a list of texts, frame_skip and fps as numbers above 0, and "
+            "env_kwargs, if any, as an object"
+        )
+    twice = sorted({name for name in meanings if meanings.count(name) > 1})
+    return f"calls more than one action {', '.join(twice)}" if twice else None
+
+
 @dataclass(eq=False)
 class Episode:
     """One episode of T steps: `frames[t]` --`actions[t]`--> `frames[t + 1]`, paid `rewards[t]`, maybe the end.
@@ -132,6 +150,10 @@ class EpisodeStore:
         self.frame_shape: tuple[int, int, int] = tuple(attributes["frame_shape"])
         self.n_actions: int = attributes["n_actions"]
         self.provenance: Provenance = attributes["provenance"]
+        if wrong := flaw(self.provenance):
+            raise ValueError(f"its provenance {wrong}")
+        if len(self.provenance["action_meanings"]) != self.n_actions:
+            raise ValueError(f"its provenance does not name {self.n_actions} actions")
         n: int = attributes["episodes"]
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._offsets = np.zeros(1, np.int64)
@@ -140,6 +162,8 @@ class EpisodeStore:
             self._offsets = np.asarray(self._arrays["offsets"][: n + 1])
             if len(self._offsets) != n + 1 or (np.diff(self._offsets) < 1).any():
                 raise ValueError(f"its offsets are not those of {n} episodes")
+            if self._arrays["frames"].shape[1:] != self.frame_shape:
+                raise ValueError(f"its frames are not of shape {self.frame_shape}")
             self._check_complete()
 
     @classmethod
@@ -148,6 +172,8 @@ class EpisodeStore:
 
         Raises `UserError` when something is at the address already, or when the description contradicts itself.
         """
+        if wrong := flaw(provenance):
+            raise UserError(f"What is said of the episodes {wrong}.")
         if len(provenance["action_meanings"]) != n_actions:
             raise UserError(
                 f"{n_actions} actions need {n_actions} action meanings, not {len(provenance['action_meanings'])}."

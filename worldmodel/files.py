@@ -59,9 +59,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_tensors_and_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors, which are not read; cut short it is damaged all the same."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file. Raises `UserError` when it is missing or damaged."""
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except FileNotFoundError as error:
         raise UserError(f"There is no {path}.") from error
     except (SafetensorError, OSError) as error:
@@ -84,6 +97,12 @@ def read_npz(path: Path, *needed: str) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
+def check_replaceable(folder: Path, files: Collection[str]) -> None:
+    """Raise `UserError` where a folder holds anything but `files`."""
+    if others := strangers(folder, files):
+        raise UserError(f"{folder} holds something else ({others[0]}): save elsewhere, or take that away.")
+
+
 @contextmanager
 def new_folder(folder: Path, files: Collection[str]) -> Iterator[Path]:
     """An empty folder to fill with `files`, which then takes the place of `folder` and of those that were in it.
@@ -91,8 +110,7 @@ def new_folder(folder: Path, files: Collection[str]) -> Iterator[Path]:
     Where that fails, `folder` is as before. Killed between the two renamings, both are left in a hidden folder beside.
     Raises `UserError` where `folder` holds anything else.
     """
-    if others := strangers(folder, files):
-        raise UserError(f"{folder} holds something else ({others[0]}): save elsewhere, or take that away.")
+    check_replaceable(folder, files)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         new = Path(temporary) / "new"

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 from torch import Tensor, nn
 
 from worldmodel.errors import UserError
-from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
+from worldmodel.files import check_replaceable, new_folder, read_tensors, write_tensors, write_text
 
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
@@ -29,6 +29,8 @@ KINDS: dict[Kind, tuple[str, str]] = {
 
 def find_model(name: str | Path) -> Path:
     """The folder of the model called `name`, downloaded if it is on the Hub."""
+    if not isinstance(name, str | Path):
+        raise UserError(f"A model is given by its name or its folder, not by {name!r}.")
     for folder in (BUNDLED / name, Path(name)):
         if (folder / "config.json").is_file():
             if not (folder / "model.safetensors").is_file():
@@ -78,6 +80,11 @@ def write_model(
             write_tensors(new / f"{name}.safetensors", tensors)
         write_text(new / "config.json", json.dumps({"kind": kind, **dataclasses.asdict(config)}, indent=2) + "\n")
         write_text(new / "README.md", card)
+
+
+def check_room(folder: Path) -> None:
+    """Raise `UserError` where a folder holds anything but a model, so that none can be saved there."""
+    check_replaceable(folder.resolve(), MODEL_FILES)
 
 
 def read_config(folder: Path, kind: Kind, parse: Callable[[dict[str, Any]], C]) -> C:

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from worldmodel.episodes import Episode, EpisodeStore, Provenance, check_actions
+from worldmodel.episodes import Episode, EpisodeStore, Provenance, check_actions, flaw
 from worldmodel.errors import UserError, require
 from worldmodel.files import read_npz
 
@@ -128,11 +127,11 @@ def _films(folder: Path, films: list[Path]) -> Source:
         frame_skip=4,
         fps=15,
     )
-    steps = read_npz(folder / "steps.npz", "actions", "rewards", "ended", "seed")
-    if any(len(rows) != len(films) for rows in steps.values()):
-        raise UserError(
-            f"{folder} has {len(films)} films, but its steps.npz is about {len(steps['actions'])} episodes."
-        )
+    needed = "actions", "rewards", "ended", "seed"
+    steps = read_npz(folder / "steps.npz", *needed)
+    for name in needed:
+        if steps[name].shape[:1] != (len(films),):
+            raise UserError(f"{folder} has {len(films)} films, but its steps.npz has {name} of another number.")
     shape, known = steps["actions"].shape, len(provenance["action_meanings"])
     if len(shape) != 2 or not shape[1] or steps["rewards"].shape != shape:
         raise UserError(f"{folder / 'steps.npz'} needs actions and rewards of shape [N, T], one row a film.")
@@ -290,19 +289,8 @@ def _provenance(folder: Path) -> Provenance | None:
         provenance = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}).") from error
-    if not isinstance(provenance, dict):
-        raise UserError(f"{path} is not a JSON object with env_id, action_meanings, frame_skip and fps.")
-    missing = Provenance.__required_keys__ - set(provenance)
-    if missing:
-        raise UserError(f"{path} does not say {', '.join(sorted(missing))}.")
-    meanings, frame_skip, fps = (provenance[key] for key in ("action_meanings", "frame_skip", "fps"))
-    named = isinstance(meanings, list) and all(isinstance(name, str) for name in [provenance["env_id"], *meanings])
-    paced = isinstance(frame_skip, int) and isinstance(fps, int | float) and frame_skip > 0 and 0 < fps < math.inf
-    if not (named and paced and isinstance(provenance.get("env_kwargs", {}), dict)):
-        raise UserError(
-            f"{path} must give env_id as text, action_meanings as a list of texts, frame_skip and fps as numbers above "
-            "0, and env_kwargs, if any, as an object."
-        )
+    if wrong := flaw(provenance):
+        raise UserError(f"{path} {wrong}.")
     return cast(Provenance, provenance)
 
 

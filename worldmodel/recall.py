@@ -26,14 +26,14 @@ class Recall(nn.Module):
         self.score = nn.Linear(width, heads, bias=False)
 
     def forward(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For each of the last T - A + 1 frames to come, A the largest age, given T frames and the actions taken there.
+        """For each of the last T - R + 1 frames to come, R the largest age, given T frames and the actions taken there.
 
         Args:
             actions: int64 [B, T]; `actions[:, -1]` leads to the last frame to come.
 
         Returns:
-            Which frames are recalled, int64 [B, T-A+1, heads, picks] in [0, T); how much of each, float of the same
-            shape, at most one in sum over the picks; and what that tells of where they are, float [B, T-A+1, heads, C].
+            Which frames are recalled, int64 [B, T-R+1, heads, picks] in [0, T); how much of each, float of the same
+            shape, at most one in sum over the picks; and what that tells of where they are, float [B, T-R+1, heads, C].
         """
         taken = F.pad(F.one_hot(actions, self.n_actions).cumsum(1), (0, 0, 1, 0))  # [B, T+1, A]
         now = torch.arange(self.oldest, taken.shape[1], device=actions.device)  # [T'] frames to come

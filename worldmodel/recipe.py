@@ -19,7 +19,7 @@ from worldmodel.outcomes import OutcomeObjective
 from worldmodel.progress import track
 from worldmodel.salience import PixelWeight
 from worldmodel.state import ContextBank
-from worldmodel.training import FitConfig, fit
+from worldmodel.training import FitConfig, check_checkpoint, fit
 from worldmodel.video import VideoConfig, VideoVQVAE, video_preset
 from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldConfig, WorldModel, fast_layout
@@ -65,6 +65,24 @@ class Recipe:
             )
 
 
+def check_checkpoints(recipe: Recipe, folder: Path) -> None:
+    """Raise `UserError` when a training below a folder is damaged or has had more steps than the recipe gives it."""
+    prior = folder / "prior"
+    for training, steps in (
+        (folder / "tokenizer", recipe.tokenizer_steps),
+        (prior, recipe.prior_steps),
+        (_dreams(recipe, prior), recipe.dream_steps),
+        (_outcomes(recipe, prior), recipe.outcome_steps),
+    ):
+        check_checkpoint(training, steps)
+
+
+def check_from_scratch(recipe: Recipe) -> None:
+    """Raise `UserError` for a recipe by which no prior can be made from nothing."""
+    if not recipe.prior_steps:
+        raise UserError("A prior from scratch learns nothing in 0 steps: give it some, or a model to start from.")
+
+
 def check_trainable(
     store: EpisodeStore,
     recipe: Recipe,
@@ -75,18 +93,21 @@ def check_trainable(
 ) -> None:
     """Raise `UserError` for whatever would stop the training of a tokenizer, and of a `prior`, later on."""
     WindowDataset(store, DynamicsObjective.window, size=1)
-    video = tokenizer.config if tokenizer else _video_config(store, recipe)
+    if start is None and prior:
+        check_from_scratch(recipe)
+    video = tokenizer.config if tokenizer else _video_config(store, recipe, start)
     if video.frame_size != store.frame_shape[:2]:
         raise UserError(
             f"The tokenizer sees frames of {video.frame_size[0]}x{video.frame_size[1]}, those of {store.address} are "
-            f"{store.frame_shape[0]}x{store.frame_shape[1]}; train without --tokenizer."
+            f"{store.frame_shape[0]}x{store.frame_shape[1]}; train without --{'tokenizer' if tokenizer else 'init'}."
         )
     if start is None:
-        if prior and not recipe.prior_steps:
-            raise UserError("A prior from scratch learns nothing in 0 steps: give it some, or a model to start from.")
         return
-    if start.config.video != video:
-        raise UserError("The model to start from has a tokenizer of another shape; train without --init.")
+    if not tokenizer and video.code_shape != (asked := video_preset(recipe.preset, video.frame_size).code_shape):
+        raise UserError(
+            f"The model to start from has {video.code_shape[0]}x{video.code_shape[1]} codes a frame, and --preset "
+            f"{recipe.preset} is of {asked[0]}x{asked[1]}: give its own preset, or train without --init."
+        )
     if tokenizer and not torch.equal(tokenizer.quantizer.embedding, start.video.quantizer.embedding):
         raise UserError(
             "The model to start from has another tokenizer, in whose codes its prior thinks: give the same model for "
@@ -105,7 +126,7 @@ def learn_tokenizer(
     It begins with the weights of `start`'s, if given.
     """
     torch.manual_seed(recipe.seed)
-    video = fast_layout(VideoVQVAE(_video_config(store, recipe)).to(device))
+    video = fast_layout(VideoVQVAE(_video_config(store, recipe, start)).to(device))
     if start is not None:
         video.load_state_dict(start.video.state_dict())
     objective = VideoObjective(video, store, size=recipe.tokenizer_steps * recipe.tokenizer_batch, seed=recipe.seed)
@@ -137,21 +158,23 @@ def learn_prior(
         known = {name: weight for name, weight in weights.items() if not (new_rewards and "outcome.reward." in name)}
         world.dynamics.load_state_dict(known, strict=not new_rewards)
 
-    def learn(kind: type[DynamicsObjective], steps: int, learning_rate: float, folder: Path) -> int:
-        size = steps * recipe.prior_batch
-        objective = kind(world, store, codes, salience.to(device), size=size, seed=recipe.seed)
-        return fit(objective, FitConfig(steps, recipe.prior_batch, learning_rate, seed=recipe.seed), folder)
+    def learn(kind: type[DynamicsObjective], schedule: FitConfig, folder: Path) -> None:
+        size = schedule.steps * schedule.batch_size
+        fit(kind(world, store, codes, salience.to(device), size=size, seed=schedule.seed), schedule, folder)
 
-    # What follows on a prior that went on is learned anew.
-    steps = learn(DynamicsObjective, recipe.prior_steps, recipe.prior_lr, folder)
-    dreamed = learn(DreamingObjective, recipe.dream_steps, recipe.prior_lr / 2, folder / f"dreams_after_{steps}")
+    schedule = FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, seed=recipe.seed)
+    learn(DynamicsObjective, schedule, folder)
+    if recipe.dream_steps:
+        # By another seed: other windows than those that the prior saw first.
+        schedule = FitConfig(recipe.dream_steps, recipe.prior_batch, recipe.prior_lr / 2, seed=recipe.seed + 1)
+        learn(DreamingObjective, schedule, _dreams(recipe, folder))
     outcomes = OutcomeObjective(
         world.dynamics.eval(), store, codes, size=recipe.outcome_steps * OUTCOME_BATCH, seed=recipe.seed
     )
     if new_rewards:
         outcomes.adopt_shares()
     schedule = FitConfig(recipe.outcome_steps, OUTCOME_BATCH, OUTCOME_LR, seed=recipe.seed)
-    fit(outcomes, schedule, folder / f"outcomes_after_{steps}_and_{dreamed}")
+    fit(outcomes, schedule, _outcomes(recipe, folder))
     world.contexts = _contexts(store, codes)
     return world.eval()
 
@@ -174,7 +197,19 @@ def encode_store(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor
     return torch.cat(encoded), torch.where(count > 0, total / count.clamp_min(1), 1.0)
 
 
-def _video_config(store: EpisodeStore, recipe: Recipe) -> VideoConfig:
+def _dreams(recipe: Recipe, prior: Path) -> Path:
+    """Where the prior's dreams are kept: after one that went on they are learned anew, and so is what follows."""
+    return prior / f"dreams_after_{recipe.prior_steps}"
+
+
+def _outcomes(recipe: Recipe, prior: Path) -> Path:
+    return prior / f"outcomes_after_{recipe.prior_steps}_and_{recipe.dream_steps}"
+
+
+def _video_config(store: EpisodeStore, recipe: Recipe, start: WorldModel | None) -> VideoConfig:
+    """The shape of a tokenizer: that of the model it starts from, or the preset's."""
+    if start:
+        return start.config.video
     height, width, _ = store.frame_shape
     return video_preset(recipe.preset, (height, width))
 

@@ -59,7 +59,9 @@ class TrainingStep:
 
     def _take(self, batch: Batch) -> Taken:
         rounded = fast_dtype(self._device) == torch.bfloat16
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=rounded):
+        # Without its cache: a weight that was first rounded where no gradient is wanted would stay without one
+        # (https://github.com/pytorch/pytorch/issues/158232).
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=rounded, cache_enabled=False):
             loss, scalars = self._loss(batch)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._optimizer.parameters, 1.0)

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from worldmodel.allocator import keep_freed_memory
 from worldmodel.errors import UserError
-from worldmodel.files import read_tensors_and_metadata, write_tensors
+from worldmodel.files import read_metadata, read_tensors_and_metadata, write_tensors
 from worldmodel.optimizer import Optimizer
 from worldmodel.progress import training_progress
 from worldmodel.sounds import spectrogram
@@ -80,20 +80,19 @@ class Audible(Protocol):
         """Waves worth logging, float [T] in [-1, 1], and what a person should hear in them as their names."""
 
 
-def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
+def fit(objective: Objective, config: FitConfig, folder: Path) -> None:
     """Train until `config.steps`, from the checkpoint in `folder` if there is one; all is logged to TensorBoard there.
 
     From then on the process keeps the memory that it frees (see `keep_freed_memory`).
-
-    Returns the steps that the model has had then: more than asked for, if its checkpoint had more.
 
     On a CPU an interrupted and resumed training gives bit for bit what an uninterrupted one gives: batches and random
     numbers depend on the step alone, and an interrupt waits for the end of the step.
 
     Raises `UserError` when the loss or its gradient is not finite (the last checkpoint, from before, is kept; on a GPU
-    this is found within 20 steps), or the checkpoint is damaged. On Ctrl-C saves a checkpoint and raises
-    `KeyboardInterrupt`.
+    this is found within 20 steps), or the checkpoint is damaged or has had more steps. On Ctrl-C saves a checkpoint and
+    raises `KeyboardInterrupt`.
     """
+    check_checkpoint(folder, config.steps)
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
@@ -110,7 +109,7 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
         training_progress("loss") as progress,
         interrupts_deferred() as interrupted,
     ):
-        task = progress.add_task(objective.name, total=max(config.steps, step), completed=step, loss="")
+        task = progress.add_task(objective.name, total=config.steps, completed=step, loss="")
         while step < config.steps:
             torch.manual_seed(config.seed * 1_000_003 + step)
             asked = time.monotonic()
@@ -147,7 +146,6 @@ def fit(objective: Objective, config: FitConfig, folder: Path) -> int:
             if stop:
                 raise KeyboardInterrupt
     model.eval()
-    return step
 
 
 def _check_finite(name: str, taken: Taken, step: int, config: FitConfig, checkpoint: Path) -> tuple[float, float]:
@@ -185,6 +183,14 @@ def interrupts_deferred() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def check_checkpoint(folder: Path, steps: int) -> None:
+    """Raise `UserError` when the training in a folder, if there is one, is damaged or has had more than `steps`."""
+    path = folder / CHECKPOINT
+    had = int(read_metadata(path).get("step", 0)) if path.exists() else 0
+    if had > steps:
+        raise UserError(f"The training in {folder} has had {had} steps: give it as many, or choose another --out.")
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, step: int) -> None:

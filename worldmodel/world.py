@@ -178,13 +178,17 @@ class WorldModel(nn.Module):
     ) -> Self:
         """Load a bundled model by its name, a folder by its path, or a Hub repository by its id; ready to dream.
 
-        Raises `UserError` when there is no such model, or its files are damaged.
+        Raises `UserError` when there is no such model or device, or its files are damaged.
         """
+        try:
+            nn.Linear(1, 1).to(device, dtype)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise UserError(f"A model cannot run on device {device!r} in {dtype!r} here.") from error
         keep_freed_memory()
         folder = find_model(name)
         config = read_config(folder, "world", _parse)
-        contexts = _read_contexts(folder, config)
-        world = read_model(folder, lambda: cls(config, contexts))
+        world = read_model(folder, lambda: cls(config))
+        world.contexts = _read_contexts(folder, config)
         return fast_layout(world.to(device, dtype))
 
 
