@@ -37,6 +37,12 @@ class DreamingObjective(DynamicsObjective):
         around[half] = redraw(self.model.head, frames, context[: len(frames)]).view_as(around[half])
         return around
 
+    def weigh(self, before: Tensor) -> Tensor:
+        """In dreams all places count alike: plain walls are where they stay, and nothing salient is seen there."""
+        weight = super().weigh(before)
+        weight[_half(before)] = 1
+        return weight
+
 
 def _half(windows: Tensor) -> slice:
     """Those of a batch that dream."""

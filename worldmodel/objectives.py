@@ -100,7 +100,7 @@ class DynamicsObjective:
         _, context = self.model.foresee_after(seen, actions, given)  # [B*T, C, h, w]
         logits = self.model.head(context, self.look_around(after, context).flatten(0, 1)).movedim(1, -1)
         nats = F.cross_entropy(logits.flatten(0, -2).float(), after.flatten(), reduction="none").view(after.shape)
-        weight = self._weight(seen[:, given - 1 : -1])
+        weight = self.weigh(seen[:, given - 1 : -1])
         return (nats * weight).mean(), {"bits per code": nats.mean() / math.log(2)}
 
     def look_back(self, codes: Tensor, actions: Tensor) -> Tensor:
@@ -114,9 +114,9 @@ class DynamicsObjective:
         """
         return after
 
-    def _weight(self, past: Tensor) -> Tensor:
-        """Largest salience in the 3x3 codes around, with mean one.  [B, T, h, w] -> [B, T, h, w]"""
-        weight = F.max_pool2d(self.salience.to(past.device)[past], 3, stride=1, padding=1)
+    def weigh(self, before: Tensor) -> Tensor:
+        """How much each place counts, mean one, by the codes seen a frame earlier.  [B, T, h, w] -> [B, T, h, w]"""
+        weight = F.max_pool2d(self.salience.to(before.device)[before], 3, stride=1, padding=1)
         return weight / weight.mean()
 
     @torch.no_grad()
