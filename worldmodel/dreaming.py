@@ -45,7 +45,7 @@ class DreamingObjective(DynamicsObjective):
 
 
 def _half(windows: Tensor) -> slice:
-    """Those of a batch that dream."""
+    """The half of a batch that dreams, rounded up: the only window of a batch of one does."""
     return slice((len(windows) + 1) // 2)
 
 
