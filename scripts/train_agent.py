@@ -1,6 +1,7 @@
 """`worldmodel train-agent`: train an agent with PPO, in a dream or in a real world."""
 
 import json
+import math
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -67,7 +68,7 @@ def main(args: Args) -> None:
         raise UserError("--num-envs, --every, --dreams, --real-episodes and --steps must be 1 or more.")
     if not args.world.imagined and (args.surprise_penalty or args.real_env):
         raise UserError("--surprise-penalty and --real-env belong to training in dreams; leave them out.")
-    if args.surprise_penalty < 0 or (args.max_steps is not None and args.max_steps < 1):
+    if not 0 <= args.surprise_penalty < math.inf or (args.max_steps is not None and args.max_steps < 1):
         raise UserError("--surprise-penalty must be 0 or more, and --max-steps 1 or more.")
     if args.real_env is None:
         args.world.check()
