@@ -290,6 +290,7 @@ def mistake(out: Path, *argv: object) -> str:
         (["--model", "MODEL", "--scenario", "take-cover"], "real worlds"),
         (["--model", "MODEL", "--epochs", "0"], "--epochs"),
         (["--model", "MODEL", "--learning-rate", "0"], "--learning-rate"),
+        (["--model", "MODEL", "--surprise-penalty", "nan"], "--surprise-penalty"),
         (["--model", "MODEL", "--gamma", "1.5"], "--gamma"),
         (["--model", "MODEL", "--temperature", "0"], "temperature"),
         (["--model", "MODEL", "--horizon", "0"], "horizon"),
