@@ -22,6 +22,10 @@ class DreamingObjective(DynamicsObjective):
 
     The codes of that frame which it sees while it predicts the others would, all being true, be trusted more than those
     of the past; so some of them are its own draws, too. The other half of the windows keeps what it knows.
+
+    Places count by what was truly there a frame earlier, which is not what is seen in a dream: what a dream has lost is
+    asked back, and so a little of it is made up elsewhere. Where places count by what is seen, or all alike, nothing is
+    made up, but dreams get stuck again: of the arena's frames a fifth were blank after 1,000 steps, and none are so.
     """
 
     name = "dreams"
@@ -36,12 +40,6 @@ class DreamingObjective(DynamicsObjective):
         frames = around[half].flatten(0, 1)
         around[half] = redraw(self.model.head, frames, context[: len(frames)]).view_as(around[half])
         return around
-
-    def weigh(self, before: Tensor) -> Tensor:
-        """In dreams all places count alike: plain walls are where they stay, and nothing salient is seen there."""
-        weight = super().weigh(before)
-        weight[_half(before)] = 1
-        return weight
 
 
 def _half(windows: Tensor) -> slice:

@@ -76,9 +76,8 @@ class DynamicsObjective:
     - Half of the windows remember only some of their past: a dream may begin from a few frames.
     - A few of the codes that are looked back on are replaced by random ones, so that the prior learns to trust no
       single glimpse: in a dream the past is its own, imperfect, work.
-    - Positions count by the salience of the codes seen around them one frame *earlier*. A weight that depends on the
-      past as it is looked back on, and on nothing else, shifts effort to where rewards are, and leaves the best
-      prediction what it was.
+    - Positions count by the salience of the codes around them one frame *earlier*. A weight that depends on the past
+      alone shifts effort to where rewards are, and leaves the best prediction what it was.
     """
 
     name = "prior"
@@ -100,7 +99,7 @@ class DynamicsObjective:
         _, context = self.model.foresee_after(seen, actions, given)  # [B*T, C, h, w]
         logits = self.model.head(context, self.look_around(after, context).flatten(0, 1)).movedim(1, -1)
         nats = F.cross_entropy(logits.flatten(0, -2).float(), after.flatten(), reduction="none").view(after.shape)
-        weight = self.weigh(seen[:, given - 1 : -1])
+        weight = self._weight(codes[:, given - 1 : -1])
         return (nats * weight).mean(), {"bits per code": nats.mean() / math.log(2)}
 
     def look_back(self, codes: Tensor, actions: Tensor) -> Tensor:
@@ -114,9 +113,9 @@ class DynamicsObjective:
         """
         return after
 
-    def weigh(self, before: Tensor) -> Tensor:
-        """How much each place counts, mean one, by the codes seen a frame earlier.  [B, T, h, w] -> [B, T, h, w]"""
-        weight = F.max_pool2d(self.salience.to(before.device)[before], 3, stride=1, padding=1)
+    def _weight(self, past: Tensor) -> Tensor:
+        """Largest salience in the 3x3 codes around, with mean one.  [B, T, h, w] -> [B, T, h, w]"""
+        weight = F.max_pool2d(self.salience.to(past.device)[past], 3, stride=1, padding=1)
         return weight / weight.mean()
 
     @torch.no_grad()
