@@ -51,20 +51,21 @@ def main(args: Args) -> None:
     given = None if args.tokenizer is None else WorldModel.from_pretrained(args.tokenizer, device=args.device).video
     start = None if args.init is None else WorldModel.from_pretrained(args.init, device=args.device)
     check_trainable(store, args.recipe, tokenizer=given, start=start, prior=args.stage == "both")
+    tokenizer, prior, model = (args.out / part for part in ("tokenizer", "prior", "model"))
     # Codes mean what they do to one tokenizer alone, so a prior that goes on needs that very one.
-    one_tokenizer = {"tokenizer_steps"} if (args.out / "prior").exists() and not args.tokenizer else set()
-    check_room(args.out / "model")
-    check_checkpoints(args.recipe, args.out)
+    one_tokenizer = {"tokenizer_steps"} if prior.exists() and not args.tokenizer else set()
+    check_room(model)
+    check_checkpoints(args.recipe, tokenizer=tokenizer, prior=prior)
     write_settings(args.out, _settings(args), MAY_DIFFER - one_tokenizer)
     video = given
     if video is None:
-        video = learn_tokenizer(store, args.recipe, args.out / "tokenizer", args.device, start=start)
+        video = learn_tokenizer(store, args.recipe, tokenizer, args.device, start=start)
     if args.stage == "both":
-        world = learn_prior(store, video, args.recipe, args.out / "prior", start=start)
-        world.save_pretrained(args.out / "model", card=_card(args, store, world))
-        print(f"The model is in {args.out / 'model'}: try `worldmodel imagine --model {args.out / 'model'}`.")
+        world = learn_prior(store, video, args.recipe, prior, start=start)
+        world.save_pretrained(model, card=_card(args, store, world))
+        print(f"The model is in {model}: try `worldmodel imagine --model {model}`.")
     else:
-        print(f"The tokenizer is in {args.out / 'tokenizer'}; the same command without --stage goes on with the prior.")
+        print(f"The tokenizer is in {tokenizer}; the same command without --stage goes on with the prior.")
 
 
 def _settings(args: Args) -> dict[str, Any]:

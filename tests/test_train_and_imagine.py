@@ -103,18 +103,8 @@ def test_a_tokenizer_is_not_trained_on_under_its_prior(trained: Path) -> None:
 
 def test_training_can_begin_with_the_weights_of_another_model(trained: Path, tmp_path: Path) -> None:
     other = trained / "run" / "model"
-    steps = [
-        "--tokenizer-steps",
-        "1",
-        "--prior-steps",
-        "1",
-        "--dream-steps",
-        "1",
-        "--outcome-steps",
-        "1",
-        "--seed",
-        "7",
-    ]  # a first step is a tiny one
+    # A first step is a tiny one.
+    steps = ["--tokenizer-steps", 1, "--prior-steps", 1, "--dream-steps", 1, "--outcome-steps", 1, "--seed", 7]
     assert run("train", trained / "store", "--out", tmp_path, "--init", other, *steps) == 0
     given, made = (WorldModel.from_pretrained(f) for f in (other, tmp_path / "model"))
     for (name, one), moved in zip(given.named_parameters(), made.parameters(), strict=True):

@@ -25,7 +25,7 @@ class DreamingObjective(DynamicsObjective):
 
     Places count by what was truly there a frame earlier, which is not what is seen in a dream: what a dream has lost is
     asked back, and so a little of it is made up elsewhere. Where places count by what is seen, or all alike, nothing is
-    made up, but dreams get stuck again: of the arena's frames a fifth were blank after 1,000 steps, and none are so.
+    made up, but dreams get stuck again: a fifth of the arena's frames were blank after 1,000 steps then, none as it is.
     """
 
     name = "dreams"

@@ -66,16 +66,12 @@ class Recipe:
             )
 
 
-def check_checkpoints(recipe: Recipe, folder: Path) -> None:
-    """Raise `UserError` when a training below a folder is damaged or has had more steps than the recipe gives it."""
-    prior = folder / "prior"
-    for training, steps in (
-        (folder / "tokenizer", recipe.tokenizer_steps),
-        (prior, recipe.prior_steps),
-        (_dreams(recipe, prior), recipe.dream_steps),
-        (_outcomes(recipe, prior), recipe.outcome_steps),
-    ):
-        check_checkpoint(training, steps)
+def check_checkpoints(recipe: Recipe, *, tokenizer: Path, prior: Path) -> None:
+    """Raise `UserError` when a training in these folders is damaged or has had more steps than the recipe gives it."""
+    check_checkpoint(tokenizer, recipe.tokenizer_steps)
+    check_checkpoint(prior, recipe.prior_steps)
+    check_checkpoint(_dreams(recipe, prior), recipe.dream_steps)
+    check_checkpoint(_outcomes(recipe, prior), recipe.outcome_steps)
 
 
 def check_from_scratch(recipe: Recipe) -> None:

@@ -180,7 +180,7 @@ class WorldModel(nn.Module):
 
         Raises `UserError` when there is no such model or device, or its files are damaged.
         """
-        try:
+        try:  # before anything is fetched
             nn.Linear(1, 1).to(device, dtype)
         except (RuntimeError, AssertionError, TypeError) as error:
             raise UserError(f"A model cannot run on device {device!r} in {dtype!r} here.") from error
