@@ -91,11 +91,14 @@ def test_bench_speed_refuses_what_measures_nothing(wrong: dict[str, Any]) -> Non
         bench_speed.main(bench_speed.Args(**wrong))
 
 
-@pytest.mark.parametrize(("units", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_a_cpu_multiplies_bfloat16_where_it_has_units_for_it(
-    units: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("instructions", "dtype"),
+    [("amx_bf16", torch.bfloat16), ("avx512_bf16", torch.bfloat16), ("avx512_f", torch.float32)],
+)
+def test_a_cpu_multiplies_bfloat16_where_it_has_instructions_for_it(
+    instructions: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True})
     assert fast_dtype() == dtype
     assert fast_dtype("cuda") == torch.bfloat16
 
