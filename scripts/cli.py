@@ -1,8 +1,11 @@
 """The `worldmodel` command: find the subcommand, parse its arguments, and turn a user's mistake into one sentence."""
 
+import atexit
 import errno
 import importlib
+import logging
 import sys
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 
@@ -54,6 +57,7 @@ def main() -> int:
         print(f"Cannot read or write {error.filename or 'the output'}: {error.strerror}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        atexit.register(_be_silent)
         if any(word.replace("_", "-") in GO_ON for word in sys.argv[1:2]):
             print("\nStopped; the same command goes on from here.")
         return 130
@@ -68,6 +72,13 @@ def _run(argv: list[str]) -> None:
         args=argv[:1],
     )
     command.main(tyro.cli(command.Args, prog=f"worldmodel {argv[0]}", args=argv[1:]))
+
+
+def _be_silent() -> None:
+    """What zarr was reading and writing is given up halfway, and Python would tell of each as it takes it down."""
+    logging.getLogger("asyncio").disabled = True
+    sys.unraisablehook = lambda _: None
+    warnings.simplefilter("ignore")
 
 
 def _importer(module: str, summary: str) -> Callable[[], ModuleType]:

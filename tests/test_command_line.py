@@ -1,6 +1,7 @@
 """The real `worldmodel` command: what it prints, where, and the code it exits with."""
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,10 @@ import pytest
 
 from scripts import cli
 from tests.command_line import run
+from tests.made_episodes import make_store
 from worldmodel.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).with_name("worldmodel")
 
 
@@ -133,6 +136,45 @@ def test_ctrl_c_says_how_to_go_on(
     train_raises(KeyboardInterrupt())
     assert cli.main() == 130
     assert capsys.readouterr() == ("\nStopped; the same command goes on from here.\n", "")
+
+
+# A disk so slow that Ctrl-C comes while much is being read.
+SLOW_DISK = """
+import asyncio, os, signal, sys
+from zarr.storage import LocalStore
+
+get, begun = LocalStore.get, 0
+
+async def get_slowly(self, key, *args, **kwargs):
+    global begun
+    if "frames/c/" in key:
+        begun += 1
+        if begun == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+    return await get(self, key, *args, **kwargs)
+
+LocalStore.get = get_slowly
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from scripts import cli
+sys.argv = ["worldmodel", "import", "mirrored:store", "--store", "twice"]
+sys.exit(cli.main())
+"""
+
+
+def test_ctrl_c_while_a_store_is_read_leaves_no_more_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldmodel.episodes.SHARD_FRAMES", 16)
+    make_store(tmp_path / "store", [200])
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_DISK],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+    assert "goes on from here" in done.stdout
 
 
 def test_those_that_go_on_say_so_and_others_do_not(
