@@ -1,6 +1,7 @@
 """PPO, in dreams or in a real world: Stable-Baselines3's, with checkpoints and a bar."""
 
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -61,10 +62,17 @@ class PPOConfig:
             raise UserError(f"PPO's minibatch of {self.minibatch} steps is larger than its batch of {self.batch}.")
         if self.batch > self.steps:
             raise UserError(f"PPO learns from batches of {self.batch} steps, so it takes as many at least.")
-        if self.learning_rate <= 0 or not 0 <= self.gamma <= 1:
-            raise UserError("PPO needs a --learning-rate above 0, and a --gamma from 0 to 1.")
+        if not 0 < self.learning_rate < 1 or not 0 <= self.gamma <= 1 or not 0 <= self.entropy < math.inf:
+            raise UserError(
+                "PPO needs a --learning-rate between 0 and 1, a --gamma from 0 to 1, and an --entropy of 0 or more."
+            )
         if not 0 <= self.seed < 2**32:
             raise UserError(f"PPO needs a --seed from 0 to {2**32 - 1}.")
+
+    def check_batch(self, num_envs: int) -> None:
+        """Raise `UserError` when a batch has less than two steps of each of so many environments."""
+        if self.batch < 2 * num_envs:
+            raise UserError(f"A batch has two steps of each of {num_envs} environments at least, not {self.batch}.")
 
 
 def train(
@@ -80,12 +88,11 @@ def train(
     Rewards are scaled by the spread of their discounted sums. All is logged to TensorBoard in `folder`. A checkpoint
     is written every minute, before and after each evaluation, and on Ctrl-C, which then raises `KeyboardInterrupt`: the
     batch being played is lost. What goes on does so in new episodes, with luck of its own.
-    Raises `UserError` when the checkpoint is damaged or of another agent.
+    Raises `UserError` when the checkpoint is damaged or of another agent, and when the training diverges.
     """
     space = envs.single_observation_space
     assert isinstance(space, spaces.Box)
-    if config.batch < 2 * envs.num_envs:
-        raise UserError(f"A batch has two steps of each of {envs.num_envs} environments at least, not {config.batch}.")
+    config.check_batch(envs.num_envs)
     folder.mkdir(parents=True, exist_ok=True)
     worlds = VecNormalize(VecMonitor(SB3VecEnv(envs)), norm_obs=False, gamma=config.gamma)
     settings: dict[str, Any] = {
@@ -115,9 +122,12 @@ def train(
                 checkpoint.mark(learner)
                 try:
                     learner.learn(due - learner.num_timesteps, callback=watch, reset_num_timesteps=False)
-                except Exception:  # of a world in a process of its own, which the same Ctrl-C has ended
+                except Exception as error:
+                    if not all(parameter.isfinite().all() for parameter in learner.policy.parameters()):
+                        raise UserError("The agent's weights are no longer finite: lower the learning rate.") from error
                     if not interrupted.is_set():
                         raise
+                    # Of a world in a process of its own, which the same Ctrl-C has ended.
                     checkpoint.roll_back(learner)
                 checkpoint.save(learner)
                 if interrupted.is_set():

@@ -22,6 +22,7 @@ from envs.recording import (
     record,
     sticky_random,
 )
+from scripts.unused import refuse_unused
 from worldmodel.errors import UserError, require
 
 
@@ -60,6 +61,10 @@ def main(args: Args) -> None:
         raise UserError("--episodes, --num-envs and --max-steps must be 1 or more, and --seed 0 or more.")
     if not all(0 <= chance <= 1 for chance in (args.stick, args.forward, args.explore)):
         raise UserError("--stick, --forward and --explore are probabilities: give numbers from 0 to 1.")
+    if args.agent is None:
+        refuse_unused(args, "explore", where="without an --agent")
+    else:
+        refuse_unused(args, "stick", "forward", where="where an agent plays")
     env_kwargs = parse_settings(args.env_kwargs)
     with closing(make_world(args.env_id, env_kwargs)) as world:
         policy, note = choose_policy(args, world)

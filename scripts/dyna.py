@@ -83,6 +83,7 @@ def main(args: Args) -> None:
         raise UserError("--max-steps must be 1 or more.")
     check_temperature(args.temperature)
     check_device(args.device)
+    args.ppo.check_batch(train_agent.Args.num_envs)
     require("matplotlib", "metrics")
     require("torchmetrics", "metrics")
     _check_world(args)

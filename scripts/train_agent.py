@@ -20,6 +20,7 @@ from envs.imagined import ImaginedVectorEnv, Obs
 from envs.recording import action_meanings, make_world
 from scripts.agent_figures import draw_learning
 from scripts.settings import write_settings
+from scripts.unused import refuse_unused
 from scripts.world_choice import WorldChoice, check_fits, make_worlds
 from worldmodel.errors import UserError, require
 from worldmodel.files import write_text
@@ -70,8 +71,14 @@ def main(args: Args) -> None:
         raise UserError("--surprise-penalty and --real-env belong to training in dreams; leave them out.")
     if not 0 <= args.surprise_penalty < math.inf or (args.max_steps is not None and args.max_steps < 1):
         raise UserError("--surprise-penalty must be 0 or more, and --max-steps 1 or more.")
+    args.ppo.check_batch(args.num_envs)
     if args.real_env is None:
         args.world.check()
+    if args.world.imagined and args.real_env is None:
+        refuse_unused(args, "real_episodes", "max_steps", where="without a real world (--real-env)")
+    if not args.world.imagined and args.world.model is None:
+        refuse_unused(args, "dreams", where="without a --model to dream of")
+        refuse_unused(args.world, "horizon", "temperature", where="without a --model to dream of")
     require("matplotlib", "metrics")  # for the curves
     training = Training(args)
     write_settings(args.out, _settings(args), MAY_DIFFER)

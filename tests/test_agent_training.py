@@ -147,6 +147,16 @@ def test_a_batch_of_less_than_two_steps_of_each_is_refused(world: WorldModel, tm
         train(Watched(world), config, tmp_path, every=8, evaluate=lambda learner: None)
 
 
+def test_a_training_that_diverges_ends_in_one_sentence(world: WorldModel, tmp_path: Path) -> None:
+    class Broken(Watched):
+        def step(self, actions: NDArray[np.int64]) -> Any:
+            observations, rewards, *rest = super().step(actions)
+            return observations, np.full_like(rewards, np.nan), *rest
+
+    with pytest.raises(UserError, match="lower the learning rate"):
+        learn(Broken(world), tmp_path, 2 * EVERY)
+
+
 def test_an_evaluation_that_was_interrupted_is_made_when_the_training_goes_on(
     world: WorldModel, tmp_path: Path
 ) -> None:

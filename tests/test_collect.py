@@ -164,6 +164,8 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
         ([CORRIDOR, "--agent", "no_such_agent.zip"], "no_such_agent.zip"),
         ([CORRIDOR, "--num-envs", "0"], "--num-envs"),
         ([CORRIDOR, "--stick", "1.5"], "--stick"),
+        ([CORRIDOR, "--explore", "0.5"], "--explore would do nothing without an --agent"),
+        ([CORRIDOR, "--agent", "anyone", "--forward", "0.5"], "--forward would do nothing where an agent plays"),
         (["worldmodel/DMLab-v0"], "build it from source"),
     ],
 )
