@@ -5,8 +5,10 @@ import errno
 import importlib
 import logging
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import tyro
@@ -43,16 +45,20 @@ COMMANDS = {
 # Those that, interrupted and run again, go on where they were. (`collect`, too, which says itself how far it is.)
 GO_ON = {"import", "train", "train-agent", "dyna", "benchmark", "train-image", "train-audio"}
 
+# What writing to a disk that takes no more may end with; not always does the error know of which file.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
 
 def main() -> int:
     """Run the command line in `sys.argv` and return its exit code: 0, 2 (the user can mend it) or 130 (interrupted)."""
     try:
-        _run(sys.argv[1:])
+        with _threads_that_fail_quietly():
+            _run(sys.argv[1:])
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
+        if error.filename is None and error.errno not in FULL:
             raise
         print(f"Cannot read or write {error.filename or 'the output'}: {error.strerror}.", file=sys.stderr)
         return 2
@@ -72,6 +78,22 @@ def _run(argv: list[str]) -> None:
         args=argv[:1],
     )
     command.main(tyro.cli(command.Args, prog=f"worldmodel {argv[0]}", args=argv[1:]))
+
+
+@contextmanager
+def _threads_that_fail_quietly() -> Iterator[None]:
+    """What TensorBoard's thread cannot write, the main one learns from it."""
+    before = threading.excepthook
+
+    def tell(failure: threading.ExceptHookArgs) -> None:
+        if not isinstance(failure.exc_value, OSError):
+            before(failure)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _be_silent() -> None:

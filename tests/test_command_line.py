@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ def train_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], N
 
 FULL_DISK = OSError(errno.ENOSPC, "No space left on device", "store/frames")
 FULL_PIPE = OSError(errno.ENOSPC, "No space left on device")
+TOO_LARGE = OSError(errno.EFBIG, "File too large")
 NOT_A_FOLDER = FileExistsError(errno.EEXIST, "File exists", "run")
 
 
@@ -114,9 +116,10 @@ NOT_A_FOLDER = FileExistsError(errno.EEXIST, "File exists", "run")
         ),
         (FULL_DISK, 2, "Cannot read or write store/frames: No space left on device.\n"),
         (FULL_PIPE, 2, "Cannot read or write the output: No space left on device.\n"),
+        (TOO_LARGE, 2, "Cannot read or write the output: File too large.\n"),
         (NOT_A_FOLDER, 2, "Cannot read or write run: File exists.\n"),
     ],
-    ids=["user", "full disk", "full pipe", "not a folder"],
+    ids=["user", "full disk", "full pipe", "too large", "not a folder"],
 )
 def test_exit_codes(
     error: BaseException,
@@ -128,6 +131,28 @@ def test_exit_codes(
     train_raises(error)
     assert cli.main() == code
     assert capsys.readouterr() == ("", says)
+
+
+@pytest.mark.parametrize("failure", [FULL_PIPE, ValueError("a mistake of ours")])
+def test_what_a_thread_cannot_write_is_told_once(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+
+    def fail() -> None:
+        raise failure
+
+    def train(argv: list[str]) -> None:
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        raise FULL_DISK
+
+    monkeypatch.setattr(cli, "_run", train)
+    assert cli.main() == 2
+    assert len(told) == isinstance(failure, ValueError)
+    assert capsys.readouterr().err == "Cannot read or write store/frames: No space left on device.\n"
 
 
 def test_ctrl_c_says_how_to_go_on(

@@ -45,3 +45,14 @@ def test_a_killed_writer_loses_the_last_episode_at_most(tmp_path: Path) -> None:
     assert len(store) >= KILLS
     for seed, episode in enumerate(store):
         assert_same(episode, make_episode(STEPS, seed))
+
+
+def test_the_next_writer_takes_away_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    make_store(tmp_path / "store", [STEPS])
+    left = tmp_path / "store" / "frames" / "c" / "0" / "0" / "0" / f"0.{'ab' * 16}.partial"  # as zarr names them
+    left.write_bytes(b"half a shard")
+    EpisodeStore.open(str(tmp_path / "store"))
+    assert left.exists()  # it may be being written
+    EpisodeStore.open(str(tmp_path / "store"), append=True)
+    assert not left.exists()
+    assert_same(EpisodeStore.open(str(tmp_path / "store"))[0], make_episode(STEPS, 0))

@@ -122,6 +122,8 @@ def test_a_truncated_file_is_one_sentence(file: str, tmp_path: Path) -> None:
         ("video", {"frame_size": [42, 42], "strides": [0]}),
         ("video", {"frame_size": [42, 42], "loss": "msee"}),
         ("video", {"frame_size": [42, 42], "encoder_kernel": 2}),
+        ("video", {"frame_size": []}),
+        ("video", {"frame_size": {}}),
         ("dynamics", None),
         ("dynamics", {"code_shape": [6, 6], "num_codes": 16, "n_actions": 3, "reward_values": [0], "picks": 0}),
         ("action_meanings", ["left"]),
@@ -162,7 +164,10 @@ def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "beside" / "figure.png").read_text() == "drawn by hand"
     for _ in range(2):
         tiny_world().save_pretrained(tmp_path / "model")
-        (tmp_path / "model" / ".model.safetensors.partial").touch()  # as a killed writer leaves it
+        # As killed writers leave them:
+        (tmp_path / "model" / ".model.safetensors.partial").touch()
+        (tmp_path / ".model.x1_2y3z4" / "new").mkdir(parents=True, exist_ok=True)
+    tiny_world().save_pretrained(tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["beside", "model", "note", "repository", "thesis"]
 
 

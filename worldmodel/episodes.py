@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NotRequired, Self, TypedDict
 
 import fsspec
@@ -209,9 +210,12 @@ class EpisodeStore:
             raise UserError(
                 f"There is no episode store at {address}: make one with `worldmodel collect` or `worldmodel import`."
             )
-        location, _, _ = _locate(address)
+        location, filesystem, path = _locate(address)
         with _reading(address):
             group = zarr.open_group(location, mode="r+" if append else "r", zarr_format=3)
+            if append and isinstance(filesystem, LocalFileSystem):
+                for left in Path(path).rglob("*.partial"):  # by a writer that was killed
+                    left.unlink()
         if group.attrs.get("worldmodel_episodes") != FORMAT:
             raise UserError(f"{address} is not an episode store of a kind this version reads.")
         with _reading(address):

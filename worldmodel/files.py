@@ -1,11 +1,13 @@
 """Files that are either there whole or not at all."""
 
+import glob
 import os
 import re
+import shutil
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,8 +20,8 @@ from torch import Tensor
 
 from worldmodel.errors import UserError
 
-# What a killed `write_bytes` leaves.
-_LEFT = re.compile(r"\..*\.partial")
+# What a killed `write_bytes` or `new_folder` leaves.
+_LEFT = re.compile(r"\..*\.(partial|[a-z0-9_]{8})")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -35,7 +37,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         error.filename = str(path)  # writing knows only the temporary file, or none
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # or it would hide the error that names the file
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,7 +46,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def strangers(folder: Path, known: Collection[str] = ()) -> list[str]:
-    """Names in a folder that are not `known`, nor what a killed `write_bytes` has left; a file is a stranger itself."""
+    """Names in a folder that are not `known`, nor what a killed writer has left; a file is a stranger itself."""
     if not folder.is_dir():
         return [folder.name] if folder.exists() else []
     return sorted(name for name in {path.name for path in folder.iterdir()} - set(known) if not _LEFT.fullmatch(name))
@@ -107,7 +110,8 @@ def check_replaceable(folder: Path, files: Collection[str]) -> None:
 def new_folder(folder: Path, files: Collection[str]) -> Iterator[Path]:
     """An empty folder to fill with `files`, which then takes the place of `folder` and of those that were in it.
 
-    Where that fails, `folder` is as before. Killed between the two renamings, both are left in a hidden folder beside.
+    Where that fails, `folder` is as before. Killed, it leaves a hidden folder beside, with the old one and the new one
+    in it if that was between the two renamings; the next that comes to its end takes it away.
     Raises `UserError` where `folder` holds anything else.
     """
     check_replaceable(folder, files)
@@ -125,3 +129,5 @@ def new_folder(folder: Path, files: Collection[str]) -> Iterator[Path]:
             if old.exists() and not folder.exists():
                 old.rename(folder)  # or it would go with the temporary folder
             raise
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.????????"):
+        shutil.rmtree(left, ignore_errors=True)

@@ -94,7 +94,7 @@ def read_config(folder: Path, kind: Kind, parse: Callable[[dict[str, Any]], C]) 
         raw = json.loads(path.read_text())
         if raw.pop("kind", "world") == kind:
             return parse(raw)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, UserError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError, UserError) as error:
         raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
     raise UserError(f"{folder} is not {name}: it was not made by `{command}`.")
 
@@ -105,7 +105,7 @@ def read_model(folder: Path, make: Callable[[], M]) -> M:
     try:
         model = make()
         model.load_state_dict(weights)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
         raise UserError(f"The weights in {folder} do not fit its config.json; fetch or train it again.") from error
     return model.eval()
 

@@ -42,6 +42,8 @@ class VideoConfig:
             raise UserError(f"A dictionary has 1 to {2**15} codes, not {self.num_codes}.")
         if self.loss not in ("mse", "rare-l1"):
             raise UserError(f'The loss is "mse" or "rare-l1", not "{self.loss}".')
+        if len(self.frame_size) != 2:
+            raise UserError(f"A frame has a height and a width, not {self.frame_size}.")
         sizes = (*self.frame_size, *self.strides, self.width, self.encoder_blocks, self.decoder_blocks, self.memory)
         if min(sizes) < 1 or self.encoder_kernel % 2 != 1:
             raise UserError("A video VQ-VAE's sizes are 1 or more, and its kernel is odd.")
