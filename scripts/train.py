@@ -36,7 +36,8 @@ class Args:
     tokenizer: str | None = None
     """Take the tokenizer of this model (a bundled name, a folder, a Hub id) as it is, and train the prior alone."""
     init: str | None = None
-    """Start from the weights of this model (a bundled name, a folder, a Hub id) instead of from random ones."""
+    """Start from the weights of this model (a bundled name, a folder, a Hub id) instead of from random ones. Its prior
+    is translated where the tokenizer has become, or --tokenizer is, another."""
     stage: Literal["both", "tokenizer"] = "both"
     """Stop after the tokenizer, or train both."""
     device: Device = FASTEST

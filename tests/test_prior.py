@@ -161,3 +161,22 @@ def test_a_low_temperature_draws_the_likeliest_codes() -> None:
     drawn = dynamics.draw(before, torch.cat([moves, actions], 1), uniforms, 1e-4)
     full = dynamics(torch.stack([codes[:, 0], drawn.codes], 1), actions)
     assert torch.equal(full.logits[:, 0].argmax(-1), drawn.codes)
+
+
+def test_a_prior_in_other_codes_for_the_same_views_expects_the_same_views() -> None:
+    """Old code 0 has become two, of which the second is seen three times as often; the last old one was never seen."""
+    dynamics, (codes, actions) = prior("diagonal"), episode(2, 2 * REACH)
+    codes = codes.clamp_max(N_CODES - 2)
+    before = dynamics(codes, actions).logits[..., :-1].softmax(-1)
+    renamed = torch.arange(1, N_CODES).roll(3)  # what each old code is now, but for those of 0 that are now 0
+    often = 1e15 * torch.arange(1.0, N_CODES, dtype=torch.float64)
+    together = torch.zeros(N_CODES, N_CODES, dtype=torch.float64)
+    together[renamed, torch.arange(N_CODES - 1)] = often
+    together[renamed[0], 0] *= 0.75
+    together[0, 0] = 0.25 * often[0]
+    dynamics.translate(together)
+    now = torch.where((codes == 0) & (torch.rand(codes.shape) < 0.25), 0, renamed[codes])
+    after = dynamics(now, actions).logits.softmax(-1)
+    torch.testing.assert_close(after[..., 0], before[..., 0] * 0.25)
+    torch.testing.assert_close(after[..., renamed[1:]], before[..., 1:])
+    torch.testing.assert_close(after[..., renamed[0]], before[..., 0] * 0.75)

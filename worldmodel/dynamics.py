@@ -117,6 +117,24 @@ class Dynamics(nn.Module):
             spread = table.std() * codebook.shape[1] ** -0.5
             table.copy_((spread * likeness @ directions).view_as(table))
 
+    @torch.no_grad()
+    def translate(self, together: Tensor) -> None:
+        """Turn from the codes of one tokenizer to those of another, which share the frames' grid.
+
+        `together`, float [K, K], says how often each new code (row) stood where each old one (column) did: a new code
+        is taken for the old ones that it stands for, each as likely as that. Its log-probability is then
+        E_old|new [log p(old | past) - log p(old)] + log p(new), a lower bound of what the old prior says of it.
+        """
+        together = together + 1e-3 / len(together)  # a code that was never seen is like any other
+        old = together.sum(0) / together.sum()
+        new = together.sum(1) / together.sum()
+        meaning = together / together.sum(1, keepdim=True)  # [K, K]: p(old | new)
+        logits = self.head.logits
+        for weight in (self.embed.weight, self.outcome.embed.weight, self.head.embed.weight, logits.weight):
+            tables = weight.view(-1, len(meaning), weight[0].numel())
+            weight.copy_((meaning @ tables).view_as(weight))
+        logits.bias.copy_(meaning @ (logits.bias - old.log()) + new.log())  # type: ignore[operator, union-attr]
+
     def past(self, codes: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """The last `reach` frames, int64 [B, reach, h, w], and the actions between them, int64 [B, reach-1].
 

@@ -105,11 +105,6 @@ def check_trainable(
             f"The model to start from has {video.code_shape[0]}x{video.code_shape[1]} codes a frame, and --preset "
             f"{recipe.preset} is of {asked[0]}x{asked[1]}: give its own preset, or train without --init."
         )
-    if tokenizer and not torch.equal(tokenizer.quantizer.embedding, start.video.quantizer.embedding):
-        raise UserError(
-            "The model to start from has another tokenizer, in whose codes its prior thinks: give the same model for "
-            "--tokenizer and --init, or leave one out."
-        )
     mine, theirs = _config(store, video, recipe, start).dynamics, start.config.dynamics
     if prior and replace(mine, reward_values=theirs.reward_values) != theirs:
         raise UserError("The model to start from has other actions or shapes; train without --init.")
@@ -140,7 +135,8 @@ def learn_prior(
 ) -> WorldModel:
     """Train the prior over the codes that `video` gives the store, or go on with it, in `folder`; then its outcomes.
 
-    It begins with the weights of `start`'s, if given; but rewards that `start` does not know are learned anew.
+    It begins with the weights of `start`'s, if given, translated where that has other codes; but rewards that `start`
+    does not know are learned anew.
     """
     device = video.quantizer.embedding.device
     codes, salience = encode_store(video, store)
@@ -154,6 +150,9 @@ def learn_prior(
         weights = start.dynamics.state_dict()
         known = {name: weight for name, weight in weights.items() if not (new_rewards and "outcome.reward." in name)}
         world.dynamics.load_state_dict(known, strict=not new_rewards)
+        if not torch.equal(video.quantizer.embedding, start.video.quantizer.embedding):
+            old_codes, _ = encode_store(start.video, store)
+            world.dynamics.translate(_together(codes, old_codes, video.config.num_codes).to(device))
 
     def learn(kind: type[DynamicsObjective], schedule: FitConfig, folder: Path) -> None:
         size = schedule.steps * schedule.batch_size
@@ -192,6 +191,12 @@ def encode_store(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor
         total.index_add_(0, codes.flatten(), weight.flatten())
         count += torch.bincount(codes.flatten(), minlength=len(count))
     return torch.cat(encoded), torch.where(count > 0, total / count.clamp_min(1), 1.0)
+
+
+def _together(codes: Tensor, others: Tensor, num_codes: int) -> Tensor:
+    """How often each of the codes, float [K, K'], stands where each of the others does; both int16 [F, h, w]."""
+    pairs = codes.flatten().long() * num_codes + others.flatten()
+    return torch.bincount(pairs, minlength=num_codes**2).float().view(num_codes, num_codes)
 
 
 def _dreams(recipe: Recipe, prior: Path) -> Path:
