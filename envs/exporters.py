@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import ModuleType
 
 import numpy as np
 from gymnasium import spaces
 
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
+from worldmodel.files import new_folder
 
 
 def export_minari(store: EpisodeStore, dataset_id: str, *, progress: Callable[[range], Iterable[int]] = iter) -> None:
@@ -23,26 +25,32 @@ def export_minari(store: EpisodeStore, dataset_id: str, *, progress: Callable[[r
     minari = require("minari", "minari")
     if not len(store):
         raise UserError(f"{store.address} is empty: there is nothing to export.")
-    try:
-        if dataset_id in minari.list_local_datasets():
-            raise UserError(f"There is a Minari dataset {dataset_id} already: delete it or take another name.")
-        with warnings.catch_warnings():  # Minari's wishes for an author, a permalink, ...
-            warnings.simplefilter("ignore")
-            dataset = minari.create_dataset_from_buffers(
-                dataset_id,
-                [],
-                observation_space=spaces.Box(0, 255, store.frame_shape, np.uint8),
-                action_space=spaces.Discrete(store.n_actions),
-                description=f"Episodes of {store.provenance['env_id']}",
-                jpeg_encoding=False,  # JPEG is lossy
-            )
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{dataset_id} cannot be made ({error}).") from error
-    try:
-        dataset.storage.update_metadata({"provenance": store.provenance})
+    namespace = _namespace(minari, dataset_id)
+    root = minari.storage.get_dataset_path()
+    folder = root / dataset_id
+    if folder.exists():
+        raise UserError(f"There is a {folder} already: delete it or take another name.")
+    for parent in folder.relative_to(root).parents:
+        if (root / parent / "data").exists():
+            raise UserError(f"{root / parent} is a Minari dataset, in which there can be no other: take another name.")
+    with new_folder(folder, ()) as new:
+        storage = minari.dataset.minari_storage.MinariStorage.new(
+            new / "data",
+            observation_space=spaces.Box(0, 255, store.frame_shape, np.uint8),
+            action_space=spaces.Discrete(store.n_actions),
+            jpeg_encoding=False,  # JPEG is lossy
+        )
+        storage.update_metadata(
+            {
+                "dataset_id": dataset_id,
+                "minari_version": minari.__version__,
+                "description": f"Episodes of {store.provenance['env_id']}",
+                "provenance": store.provenance,
+            }
+        )
         for i in progress(range(len(store))):
             episode = store[i]
-            dataset.update_dataset_from_buffer(
+            storage.update_episodes(
                 [
                     minari.data_collector.EpisodeBuffer(
                         id=i,
@@ -55,6 +63,18 @@ def export_minari(store: EpisodeStore, dataset_id: str, *, progress: Callable[[r
                     )
                 ]
             )
-    except BaseException:
-        minari.delete_dataset(dataset_id)
-        raise
+        if namespace and namespace not in minari.namespace.list_local_namespaces():
+            minari.namespace.create_namespace(namespace)
+
+
+def _namespace(minari: ModuleType, dataset_id: str) -> str | None:
+    """Of the dataset of that name, if it has one. Raises `UserError` where Minari could not find the dataset again."""
+    with suppress(ValueError, TypeError):  # a TypeError where there is no version
+        namespace: str | None = minari.dataset.minari_dataset.parse_dataset_id(dataset_id)[0]
+        # Whatever has a "data" in it is taken for a dataset.
+        if namespace is None or not {"", "data"} & set(namespace.split("/")):
+            return namespace
+    raise UserError(
+        f"{dataset_id} is no name for a Minari dataset: that is NAME-v0 or NAMESPACE/NAME-v0, of letters, digits, - "
+        "and _, two at least in a namespace, which is not called data."
+    )

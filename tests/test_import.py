@@ -1,4 +1,4 @@
-"""Episodes recorded elsewhere arrive as they are, once each, and leave as they are."""
+"""Episodes recorded elsewhere arrive as they are, once each."""
 
 import json
 import os
@@ -10,10 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_episodes import PROVENANCE, assert_same, make_episode, make_store
+from made_episodes import PROVENANCE, assert_same, make_episode
 from PIL import Image
 
-from envs.exporters import export_minari
 from worldmodel.episodes import Episode, EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.importers import import_episodes, open_source
@@ -302,73 +301,6 @@ def test_nothing_to_import_is_said(tmp_path: Path) -> None:
     for source, sentence in ((tmp_path / "absent", "no folder"), (tmp_path, "neither films")):
         with pytest.raises(UserError, match=sentence):
             open_source(str(source))
-
-
-@pytest.fixture
-def minari_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    pytest.importorskip("minari", reason="needs the extra [minari]")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    return tmp_path / "minari"
-
-
-def test_a_store_survives_the_way_to_minari_and_back(minari_folder: Path, tmp_path: Path) -> None:
-    lengths = [5, 9, 1]
-    store = make_store(tmp_path / "store", lengths)
-    export_minari(store, "made/up-v0")
-    back = import_episodes(open_source("minari:made/up-v0"), str(tmp_path / "back"))
-    assert back.lengths.tolist() == lengths
-    for one, other in zip(store, back, strict=True):
-        assert_same(one, other)
-    assert back.provenance == {**store.provenance, "source": "minari:made/up-v0"}
-
-
-def test_a_minari_dataset_of_others_arrives(minari_folder: Path, tmp_path: Path) -> None:
-    """Its actions may begin at another number than 0, and it does not say what they mean."""
-    import minari
-    from gymnasium import spaces
-
-    episode = make_episode(7, seed=1)
-    buffer = minari.data_collector.EpisodeBuffer(
-        id=0,
-        observations=episode.frames,
-        actions=episode.actions + 4,
-        rewards=episode.rewards,
-        terminations=episode.terminated,
-        truncations=episode.truncated,
-    )
-    minari.create_dataset_from_buffers(
-        "others-v0",
-        [buffer],
-        observation_space=spaces.Box(0, 255, episode.frames.shape[1:], np.uint8),
-        action_space=spaces.Discrete(3, start=4),
-        jpeg_encoding=False,
-    )
-    store = import_episodes(open_source("minari:others-v0"), str(tmp_path / "store"))
-    np.testing.assert_array_equal(store[0].frames, episode.frames)
-    np.testing.assert_array_equal(store[0].actions, episode.actions)
-    assert store.provenance["action_meanings"] == ["4", "5", "6"]
-
-
-def test_an_export_that_fails_leaves_no_dataset(minari_folder: Path, tmp_path: Path) -> None:
-    def interrupted(episodes: range) -> Iterator[int]:
-        yield episodes[0]
-        raise KeyboardInterrupt
-
-    store = make_store(tmp_path / "store", [5, 9])
-    with pytest.raises(KeyboardInterrupt):
-        export_minari(store, "made/up-v0", progress=interrupted)
-    export_minari(store, "made/up-v0")  # the name is free
-    with pytest.raises(UserError, match="already"):
-        export_minari(store, "made/up-v0")
-    with pytest.raises(UserError, match="cannot be made"):
-        export_minari(store, "no name!")
-    with pytest.raises(UserError, match="nothing to export"):
-        export_minari(make_store(tmp_path / "empty", []), "made/empty-v0")
-
-
-def test_an_absent_minari_dataset_is_said(minari_folder: Path) -> None:
-    with pytest.raises(UserError, match="no Minari dataset absent-v0"):
-        open_source("minari:absent-v0")
 
 
 @pytest.mark.skipif("WORLDMODEL_DATA" not in os.environ, reason="needs WORLDMODEL_DATA")
