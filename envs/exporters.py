@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import ModuleType
@@ -20,7 +23,8 @@ def export_minari(store: EpisodeStore, dataset_id: str, *, progress: Callable[[r
     The provenance goes into the dataset's metadata, so that importing the dataset gives the same store again. If
     anything goes wrong on the way, no dataset is left. `progress` may wrap the range of episodes.
 
-    Raises `UserError` when the store is empty, the dataset exists or its name is not one, or Minari is not installed.
+    Raises `UserError` when the store is empty, the dataset exists or its name is not one, or Minari is not installed,
+    and `OSError` when the disk is full.
     """
     minari = require("minari", "minari")
     if not len(store):
@@ -50,6 +54,9 @@ def export_minari(store: EpisodeStore, dataset_id: str, *, progress: Callable[[r
         )
         for i in progress(range(len(store))):
             episode = store[i]
+            # On a full disk h5py crashes; its chunks take up to half as much again, and the rest is small.
+            if shutil.disk_usage(new).free < 2 * episode.frames.nbytes + 2**20:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
             storage.update_episodes(
                 [
                     minari.data_collector.EpisodeBuffer(

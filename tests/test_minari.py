@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -94,6 +95,15 @@ def test_an_export_does_not_mind_what_is_broken_in_minaris_folder(minari_folder:
     store = make_store(tmp_path / "store", [5])
     export_minari(store, "made/up-v0")
     assert_same(open_source("minari:made/up-v0").read(0), store[0])
+
+
+def test_an_export_to_a_full_disk_leaves_nothing(minari_folder: Path, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", [5, 9])
+    full = mock.Mock(side_effect=[mock.Mock(free=2**30), mock.Mock(free=2**10)])
+    with mock.patch("shutil.disk_usage", full), pytest.raises(OSError, match="No space left"):
+        export_minari(store, "made/up-v0")
+    assert not [path for path in minari_folder.rglob("*") if path.is_file()]
+    export_minari(store, "made/up-v0")
 
 
 def test_an_absent_minari_dataset_is_said(minari_folder: Path) -> None:
