@@ -15,6 +15,7 @@ from gymnasium import spaces
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
 from worldmodel.files import new_folder
+from worldmodel.training import interrupts_deferred
 
 
 def export_minari(store: EpisodeStore, dataset_id: str, *, progress: Callable[[range], Iterable[int]] = iter) -> None:
@@ -37,7 +38,7 @@ def export_minari(store: EpisodeStore, dataset_id: str, *, progress: Callable[[r
     for parent in folder.relative_to(root).parents:
         if (root / parent / "data").exists():
             raise UserError(f"{root / parent} is a Minari dataset, in which there can be no other: take another name.")
-    with new_folder(folder, ()) as new:
+    with interrupts_deferred() as interrupted, new_folder(folder, ()) as new:
         storage = minari.dataset.minari_storage.MinariStorage.new(
             new / "data",
             observation_space=spaces.Box(0, 255, store.frame_shape, np.uint8),
@@ -70,6 +71,8 @@ def export_minari(store: EpisodeStore, dataset_id: str, *, progress: Callable[[r
                     )
                 ]
             )
+            if interrupted.is_set():  # h5py, cut into, would swallow it
+                raise KeyboardInterrupt
         if namespace and namespace not in minari.namespace.list_local_namespaces():
             minari.namespace.create_namespace(namespace)
 

@@ -1,5 +1,7 @@
 """Episodes go to Minari and come back as they are; what cannot go there leaves nothing."""
 
+import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -104,6 +106,17 @@ def test_an_export_to_a_full_disk_leaves_nothing(minari_folder: Path, tmp_path: 
         export_minari(store, "made/up-v0")
     assert not [path for path in minari_folder.rglob("*") if path.is_file()]
     export_minari(store, "made/up-v0")
+
+
+def test_an_interrupt_is_not_lost_in_h5py_and_leaves_nothing(minari_folder: Path, tmp_path: Path) -> None:
+    def interrupting(episodes: range) -> Iterator[int]:
+        with contextlib.suppress(KeyboardInterrupt):  # as h5py does, where it cannot raise
+            signal.raise_signal(signal.SIGINT)
+        yield from episodes
+
+    with pytest.raises(KeyboardInterrupt):
+        export_minari(make_store(tmp_path / "store", [5, 9]), "made/up-v0", progress=interrupting)
+    assert not [path for path in minari_folder.rglob("*") if path.is_file()]
 
 
 def test_an_absent_minari_dataset_is_said(minari_folder: Path) -> None:
