@@ -5,10 +5,12 @@ import os
 import struct
 import sys
 import tempfile
+import time
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from worldmodel import audio_data
 from worldmodel.audio_data import Audio, Split, load_audio
 from worldmodel.errors import UserError
 
@@ -342,3 +345,16 @@ def test_of_many_utterances_some_are_read_spread_evenly_and_the_reading_shown(tm
     assert (part.speaker_names, part.speakers.tolist()) == (("ann", "bob"), [0, 0, 1])
     assert len(shown) == 3
     assert load_audio(str(tmp_path), most=99).names == whole.names
+
+
+def test_an_interrupt_waits_only_for_what_is_being_read(tmp_path: Path) -> None:
+    def interrupted(reading: list[object]) -> Iterator[object]:
+        yield reading[0]
+        raise KeyboardInterrupt
+
+    for i in range(100):
+        write(tmp_path / "ann" / f"{i}.wav", np.zeros(1))
+    slow = mock.Mock(side_effect=lambda *_: time.sleep(0.05))
+    with mock.patch.object(audio_data, "_read", slow), pytest.raises(KeyboardInterrupt):
+        load_audio(str(tmp_path), progress=interrupted)  # type: ignore[arg-type]
+    assert slow.call_count < 90

@@ -124,8 +124,11 @@ def load_audio(
         n = min(most, len(chosen))
         chosen = [chosen[i * len(chosen) // n] for i in range(n)]
     with ThreadPoolExecutor() as pool:  # decoding and resampling hold Python's lock only briefly
-        reading = [pool.submit(_read, utterance, sample_rate) for utterance in chosen]
-        read = [part.result() for part in progress(reading)]
+        try:
+            reading = [pool.submit(_read, utterance, sample_rate) for utterance in chosen]
+            read = [part.result() for part in progress(reading)]
+        finally:
+            pool.shutdown(cancel_futures=True)  # or what ends this would wait until all is read
     phones = [p for _, p in read if p is not None]
     return Audio(
         waves=[wave for wave, _ in read],
