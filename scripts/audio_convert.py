@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from scripts.utterances import check_drawing, check_unused, choose, speaking, write_sounds
+from scripts.output import room_for_folder
+from scripts.utterances import check_drawing, choose, speaking, write_sounds
 from worldmodel.audio_data import Split
 from worldmodel.audio_model import AudioModel
 from worldmodel.errors import UserError
@@ -36,7 +37,6 @@ class Args:
 
 def main(args: Args) -> None:
     check_drawing(args.seconds, args.seed)
-    check_unused(args.out)
     if not args.speaker or len(set(args.speaker)) < len(args.speaker):
         raise UserError("--speaker names one voice or more, each once.")
     model = AudioModel.from_pretrained(args.model)
@@ -44,6 +44,7 @@ def main(args: Args) -> None:
     utterances = choose(args.data, args.split, args.n, args.seconds)
     waves = [utterance.wave for utterance in utterances for _ in voices]
     speakers = torch.tensor(voices * len(utterances))
+    room_for_folder(args.out)
     spoken = iter(model.convert(waves, speakers, seed=args.seed, temperature=args.temperature, progress=speaking))
     sounds = []
     for utterance in utterances:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.output import room_for_file
 from worldmodel.audio import SAMPLE_RATE
 from worldmodel.audio_data import load_audio
 from worldmodel.audio_model import AudioModel
@@ -28,11 +29,11 @@ class Args:
 
 def main(args: Args) -> None:
     model = AudioModel.from_pretrained(args.model)
+    room_for_file(args.out)
     training, *others = (load_audio(args.data, split, SAMPLE_RATE) for split in ("train", "test", "new-speakers"))
     model.check_speakers(training)
     accuracy = evaluate_phonemes(model.vqvae, training, dict(zip(SPLITS, others, strict=True)))
     phonemes = phonemes_of_codes(model.vqvae, training)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.out, json.dumps({"accuracy": accuracy, "phonemes": phonemes}, indent=2) + "\n")
     print("Phonemes told (and without silence):")
     for way, title in WAYS.items():

@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-from scripts.utterances import check_drawing, check_unused, choose, speaking, write_sounds
+from scripts.output import room_for_folder
+from scripts.utterances import check_drawing, choose, speaking, write_sounds
 from worldmodel.audio_model import AudioModel
 
 
@@ -32,11 +33,11 @@ class Args:
 
 def main(args: Args) -> None:
     check_drawing(args.seconds, args.seed)
-    check_unused(args.out)
     model = AudioModel.from_pretrained(args.model)
     utterances = choose(args.data, args.split, args.n, args.seconds)
     speakers = torch.tensor([model.speaker(utterance.speaker) for utterance in utterances])
     waves = [utterance.wave for utterance in utterances]
+    room_for_folder(args.out)
     spoken = model.convert(waves, speakers, seed=args.seed, temperature=args.temperature, progress=speaking)
     sounds = []
     for utterance, again in zip(utterances, spoken, strict=True):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from scripts.utterances import check_drawing, check_unused, speaking, write_sounds
+from scripts.output import room_for_folder
+from scripts.utterances import check_drawing, speaking, write_sounds
 from worldmodel.audio import SAMPLE_RATE
 from worldmodel.audio_model import AudioModel
 
@@ -29,11 +30,11 @@ class Args:
 
 def main(args: Args) -> None:
     check_drawing(args.seconds, args.seed)
-    check_unused(args.out)
     model = AudioModel.from_pretrained(args.model)
     names = args.speaker or model.config.speakers[:4]
     speakers = torch.tensor([model.speaker(name) for name in names])
     codes = max(round(args.seconds * SAMPLE_RATE / model.config.audio.stride), 1)
+    room_for_folder(args.out)
     spoken = model.sample(codes, speakers, seed=args.seed, temperature=args.temperature, progress=speaking)
     write_sounds(args.out, [(f"as-{name}", wave) for name, wave in zip(names, spoken, strict=True)])
     print(f"{args.out}: new speech as {', '.join(names)}, and spectrograms.png.")

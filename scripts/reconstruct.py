@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from scripts.output import room_for_file
 from worldmodel.errors import UserError
 from worldmodel.image_data import load_images
 from worldmodel.image_model import ImageModel
@@ -31,6 +32,7 @@ class Args:
 
 def main(args: Args) -> None:
     model = ImageModel.from_pretrained(args.model)
+    room_for_file(args.out)
     images = load_images(args.data, args.split, model.config.image.image_size)
     if not 1 <= args.n <= len(images):
         raise UserError(f"--n is from 1 to {len(images)}, as many images as there are.")
@@ -41,6 +43,5 @@ def main(args: Args) -> None:
     rows = [("given", chosen), ("reconstructed", decoded)]
     if model.second_stage is not None:
         rows.append((f"from {model.second_stage.config.latents} codes", model.resample(chosen, seed=args.seed)))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     write_png(args.out, strips(rows))
     print(f"{args.out}: {float(psnr(decoded, chosen).mean()):.1f} dB.")

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from scripts.output import room_for_file
 from worldmodel.errors import UserError
 from worldmodel.image_model import ImageModel
 from worldmodel.pictures import tile, write_png
@@ -39,11 +40,11 @@ def main(args: Args) -> None:
         raise UserError(f"{args.model} knows no classes: leave out --label.")
     labels: list[int | None] = [_label(name, classes) for name in args.label]
     labels = labels or [*range(len(classes))] or [None]
+    room_for_file(args.out)
     drawn = [
         model.sample(COLUMNS * args.rows, label=label, seed=args.seed + i, temperature=args.temperature)
         for i, label in enumerate(labels)
     ]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     write_png(args.out, Image.fromarray(tile(torch.cat(drawn).unflatten(0, (-1, COLUMNS))).numpy()))
     named = ", ".join(classes[label] for label in labels if label is not None)
     print(f"{args.out}: {named or 'samples'}, from top to bottom.")

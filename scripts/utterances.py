@@ -10,6 +10,7 @@ from torch import Tensor
 from worldmodel.audio import SAMPLE_RATE
 from worldmodel.audio_data import SUFFIXES, Split, load_audio
 from worldmodel.errors import UserError
+from worldmodel.files import new_folder
 from worldmodel.pictures import strips, write_png
 from worldmodel.progress import track
 from worldmodel.sounds import spectrogram, write_wav
@@ -43,12 +44,6 @@ def choose(data: str, split: Split, n: int, seconds: float) -> list[Utterance]:
     ]
 
 
-def check_unused(folder: Path) -> None:
-    """Raise `UserError` for a folder with sounds in it, among which new ones would be lost."""
-    if any(folder.glob("*.wav")):
-        raise UserError(f"{folder} has sounds in it already: name another --out, or remove it.")
-
-
 def _without_ending(name: str) -> str:
     return name.rsplit(".", 1)[0] if Path(name).suffix.lower() in SUFFIXES else name
 
@@ -59,11 +54,14 @@ def speaking(samples: range) -> Iterator[int]:
 
 
 def write_sounds(folder: Path, sounds: Sequence[tuple[str, Tensor]]) -> None:
-    """Labels and waves, float [T], as FOLDER/00-LABEL.wav, 01-..., and all spectra in FOLDER/spectrograms.png."""
+    """Labels and waves, float [T], as FOLDER/00-LABEL.wav, 01-..., and all spectra in FOLDER/spectrograms.png.
+
+    The folder is there whole, or not at all. Raises `UserError` where anything else is in its place.
+    """
     # Labels have names of utterances and speakers in them, which may be anything.
     labels = [re.sub(r"\W+", "-", label)[:100] for label, _ in sounds]
     named = [(f"{i:02}-{label}", wave) for i, (label, (_, wave)) in enumerate(zip(labels, sounds, strict=True))]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, wave in named:
-        write_wav(folder / f"{name}.wav", wave, SAMPLE_RATE)
-    write_png(folder / "spectrograms.png", strips([(name, spectrogram(wave)[None]) for name, wave in named]))
+    with new_folder(folder.resolve(), ()) as new:
+        for name, wave in named:
+            write_wav(new / f"{name}.wav", wave, SAMPLE_RATE)
+        write_png(new / "spectrograms.png", strips([(name, spectrogram(wave)[None]) for name, wave in named]))

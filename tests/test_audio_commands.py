@@ -3,13 +3,15 @@
 import json
 import wave
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.command_line import run
+from tests.command_line import refused, run
+from worldmodel.audio_model import AudioModel
 from worldmodel.sounds import write_wav
 
 TINY_TRAINING = [
@@ -100,11 +102,36 @@ def test_codes_are_mapped_to_phonemes(trained: Path, speech: Path, capsys: pytes
     assert f"the model's codes: {found['accuracy']['codes']['test']['all']:.1%}" in printed
 
 
+def test_speech_is_written_whole_or_not_at_all(trained: Path) -> None:
+    argv = ["audio-sample", "--model", trained / "model", "--seconds", 0.04, "--out", trained / "cut"]
+    with mock.patch("scripts.utterances.write_png", side_effect=KeyboardInterrupt):
+        assert run(*argv) == 130
+    assert not (trained / "cut").exists()
+    assert run(*argv) == 0
+
+
+def test_what_is_in_the_way_is_said_before_anything_is_drawn(trained: Path, speech: Path) -> None:
+    full, model = trained / "full", ["--model", trained / "model"]
+    full.mkdir()
+    (full / "mine.wav").write_bytes(b"precious")
+    never = AssertionError("drawn in vain")
+    with (
+        mock.patch.object(AudioModel, "sample", side_effect=never),
+        mock.patch.object(AudioModel, "convert", side_effect=never),
+        mock.patch("scripts.audio_phonemes.load_audio", side_effect=never),
+    ):
+        for out in (full, full / "mine.wav"):
+            assert "holds something else (mine.wav)" in refused("audio-sample", *model, "--out", out)
+            argv = [*model, "--data", speech, "--out", out]
+            assert "holds something else (mine.wav)" in refused("audio-reconstruct", *argv)
+            assert "holds something else (mine.wav)" in refused("audio-convert", *argv, "--speaker", "bob")
+        assert "full is a folder" in refused("audio-phonemes", *model, "--data", speech, "--out", full)
+        assert "File exists" in refused("audio-sample", *model, "--out", full / "mine.wav" / "deeper")
+    assert (full / "mine.wav").read_bytes() == b"precious"
+
+
 def test_mistakes_are_named_in_a_sentence(trained: Path, speech: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, data = ["--model", trained / "model"], ["--data", speech]
-    heard = trained / "heard"
-    heard.mkdir()
-    (heard / "mine.wav").write_bytes(b"precious")
     mistakes = [
         (["audio-convert", *model, *data, "--speaker", "eve"], "no speaker eve; the model knows ann, bob"),
         (["audio-sample", *model, "--speaker", "cy"], "no speaker cy; the model knows ann, bob"),
@@ -118,7 +145,6 @@ def test_mistakes_are_named_in_a_sentence(trained: Path, speech: Path, capsys: p
         ),
         (["audio-sample", "--model", "dmlab-seekavoid"], "not a model of speech"),
         (["audio-reconstruct", *model, *data, "--n", 0], "--n is 1 or more"),
-        (["audio-sample", *model, "--out", heard], "has sounds in it already"),
         (["audio-reconstruct", *model, *data, "--seconds", 1e-9], "--seconds is from one sample, 6.25e-05, to 60"),
         (["audio-reconstruct", *model, *data, "--seconds", "inf"], "to 60, not inf"),
         (["audio-reconstruct", *model, "--data", speech / "none"], "There is no folder"),

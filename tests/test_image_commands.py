@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -92,6 +93,16 @@ def test_the_loss_of_a_second_stage_is_equation_3_in_nats_a_code() -> None:
     commitment = 0.25 * (z - model.vector(out.latents)).square().sum() / 3
     expected = (out.nats.mean() + commitment) / (5 * 4)
     assert out.total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_folder_in_the_place_of_a_picture_is_said_before_anything_is_drawn(tmp_path: Path) -> None:
+    never, argv = AssertionError("drawn in vain"), ["--model", "dmlab-images", "--out", tmp_path]
+    with (
+        mock.patch.object(ImageModel, "sample", side_effect=never),
+        mock.patch("scripts.reconstruct.load_images", side_effect=never),
+    ):
+        assert "is a folder: name a file" in refused("sample", *argv)
+        assert "is a folder: name a file" in refused("reconstruct", *argv, "--data", tmp_path)
 
 
 def test_what_is_measured_is_held_out_and_of_the_models_kind(tmp_path: Path) -> None:
