@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from scripts.output import room_for_file
+from scripts.unused import refuse_unused
+from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.image_data import load_images
 from worldmodel.image_model import ImageModel
@@ -31,6 +33,8 @@ class Args:
 
 
 def main(args: Args) -> None:
+    if EpisodeStore.exists(args.data):
+        refuse_unused(args, "split", where=f"in the episode store {args.data}, which has none")
     model = ImageModel.from_pretrained(args.model)
     room_for_file(args.out)
     images = load_images(args.data, args.split, model.config.image.image_size)

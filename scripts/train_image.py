@@ -10,6 +10,7 @@ import tyro
 from scripts.command import command_line
 from scripts.device import FASTEST, Device, check_device
 from scripts.settings import write_settings
+from scripts.unused import refuse_unused
 from worldmodel.folders import check_room
 from worldmodel.image import PRESETS
 from worldmodel.image_data import Images, load_images
@@ -34,6 +35,8 @@ class Args:
 
 def main(args: Args) -> None:
     check_device(args.device)
+    if args.recipe.preset != "dmlab":
+        refuse_unused(args.recipe, "second_steps", where=f"for {args.recipe.preset}, which has no second stage")
     config = PRESETS[args.recipe.preset]
     images = load_images(args.data, "train", config.image_size)
     check_room(args.out / "model")

@@ -17,7 +17,7 @@ from worldmodel.image_evaluation import evaluate_bound
 from worldmodel.image_model import ImageModel
 from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
 
-TINY_TRAINING = ["--steps", "2", "--batch", "2", "--prior-steps", "2", "--prior-batch", "2", "--second-steps", "2"]
+TINY_TRAINING = ["--steps", "2", "--batch", "2", "--prior-steps", "2", "--prior-batch", "2"]
 
 
 def test_classes_are_learned_drawn_reconstructed_and_measured(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_frames_of_a_store_get_a_second_stage(tmp_path: Path) -> None:
     store = EpisodeStore.create(address, frame_shape=(84, 84, 3), n_actions=3, provenance=PROVENANCE)
     store.append(make_episode(4, frame_shape=(84, 84, 3)))
     out = tmp_path / "run"
-    argv = ["train-image", address, "--preset", "dmlab", "--out", out, *TINY_TRAINING]
+    argv = ["train-image", address, "--preset", "dmlab", "--out", out, *TINY_TRAINING, "--second-steps", "2"]
     assert run(*argv) == 0
     model = ImageModel.from_pretrained(out / "model")
     images = torch.from_numpy(store.frames(0, 0, 2))
@@ -108,10 +108,15 @@ def test_a_folder_in_the_place_of_a_picture_is_said_before_anything_is_drawn(tmp
 def test_what_is_measured_is_held_out_and_of_the_models_kind(tmp_path: Path) -> None:
     address = str(tmp_path / "store")
     EpisodeStore.create(address, frame_shape=(84, 84, 3), n_actions=3, provenance=PROVENANCE)
+    assert "--split would do nothing in the episode store" in refused(
+        "reconstruct", "--model", "nowhere", "--data", address, "--split", "train"
+    )
     assert "has no splits: give held-out episodes with --test" in refused(
         "likelihood", "--model", "nowhere", "--data", address
     )
     assert run("train-image", tmp_path / "none", "--preset", "cifar10", "--out", tmp_path / "out") == 2
+    argv = ["train-image", address, "--preset", "cifar10", "--out", tmp_path / "out", "--second-steps", 7]
+    assert "--second-steps would do nothing for cifar10, which has no second stage" in refused(*argv)
     assert not (tmp_path / "out").exists()
 
 
