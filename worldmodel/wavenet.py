@@ -47,11 +47,6 @@ class WaveNetConfig:
         """How far back each layer looks."""
         return [2**n for n in range(self.layers)] * self.stacks
 
-    @property
-    def receptive_field(self) -> int:
-        """How many of the samples before it a sample depends on: 1 + stacks * (2^layers - 1)."""
-        return 1 + sum(self.dilations)
-
 
 class WaveNet(nn.Module):
     """p(samples | conditions): exact, sample by sample.
