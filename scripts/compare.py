@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from worldmodel.benchmark.comparison import compare, rows
+from worldmodel.benchmark.comparison import SHARED, compare, rows
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
 from worldmodel.metrics import Result
@@ -58,10 +59,14 @@ def main(args: Args) -> None:
 def _read(path: Path) -> Result:
     try:
         report: Result = json.loads(path.read_text())
-        if not report["predictors"] or "contexts" not in report:
-            raise KeyError("predictors")
+        contexts, _ = np.shape(report["contexts"])
+        values = [v for predictor in report["predictors"].values() for v in predictor["contexts"].values()]
+        if set(SHARED) - report.keys() or {np.shape(v) for v in values} != {(contexts, len(report["horizons"]))}:
+            raise ValueError("not all of a report")
         return report
     except FileNotFoundError as error:
         raise UserError(f"There is no {path}.") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a report of `worldmodel benchmark`.") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a report of `worldmodel benchmark`, or an older or damaged one: make it anew."
+        ) from error

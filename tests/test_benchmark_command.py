@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
-from tests.command_line import run
+from tests.command_line import refused, run
 from tests.panorama import ACTIONS, SIDE, Turning, make_store
 from worldmodel.benchmark import inverse
 from worldmodel.benchmark.benchmark import run_benchmark
@@ -268,6 +269,18 @@ def test_comparing_says_who_is_better_where(two_reports: tuple[Result, Result]) 
     assert {at["better"] for metric in same.values() for at in metric.values()} == {None}
 
 
+def test_bits_of_tokenizers_that_nobody_knows_are_not_compared(tmp_path: Path) -> None:
+    class Likely(Turning):
+        def bits_per_code(self, frames: Tensor, actions: Tensor | None) -> Tensor:
+            return torch.ones(len(frames), frames.shape[1] - 1)
+
+    store = make_store("memory://benchmark-bits", episodes=2, steps=40)
+    report = run_benchmark([Likely("likely")], store, PROTOCOLS["paper"], tmp_path, samples=1, contexts=2).report
+    assert "bits_per_code" in report["predictors"]["likely"]["metrics"]
+    differences = compare(report, report, "likely", "likely")
+    assert "psnr" in differences and "bits_per_code" not in differences
+
+
 def test_reports_of_other_contexts_cannot_be_compared(two_reports: tuple[Result, Result]) -> None:
     with pytest.raises(UserError, match="differ in seed: run both with the same"):
         compare(two_reports[0], {**two_reports[1], "seed": 1}, "perfect", "fading")
@@ -288,6 +301,16 @@ def test_compare_prints_a_table(
     assert json.loads((tmp_path / "differences.json").read_text())["differences"]["ssim"]["10"]["better"] == "a"
     assert run("compare", *paths, "--predictor-b", "nobody") == 2
     assert 'There is no "nobody" in that report' in capsys.readouterr().err
-    (tmp_path / "broken.json").write_text("{")
-    assert run("compare", paths[0], str(tmp_path / "broken.json")) == 2
-    assert "is not a report of" in capsys.readouterr().err
+
+
+def test_what_is_no_whole_report_is_not_compared(two_reports: tuple[Result, Result], tmp_path: Path) -> None:
+    (tmp_path / "whole.json").write_text(json.dumps(two_reports[0]))
+    whole = two_reports[1]
+    cut = {"fading": {"contexts": {"psnr": whole["predictors"]["fading"]["contexts"]["psnr"][:-1]}}}
+    damaged = [json.dumps({**whole, "predictors": p}) for p in ([], ["fading"], {"fading": {}}, cut)]
+    needed = ("data", "protocol", "seed", "contexts", "horizons", "predictors")
+    older = [json.dumps({k: v for k, v in whole.items() if k != name}) for name in needed]
+    for text in ("{", "[]", *older, *damaged):
+        (tmp_path / "other.json").write_text(text)
+        sentence = refused("compare", tmp_path / "whole.json", tmp_path / "other.json")
+        assert "other.json is not a report of" in sentence

@@ -12,7 +12,7 @@ from worldmodel.metrics import Result
 
 SHARED = ("protocol", "seed", "contexts", "data")
 ALIKE = {"bits_per_code": "tokenizer", "action_fidelity": "judge"}
-"""What two numbers of one metric must have in common to be compared; "best" ones the number of samples."""
+"""What two numbers of one metric must be known to have in common; "best" ones the number of samples."""
 
 
 def compare(a: Result, b: Result, name_a: str, name_b: str) -> Result:
@@ -21,7 +21,7 @@ def compare(a: Result, b: Result, name_a: str, name_b: str) -> Result:
     Each: {"difference", "low", "high", "better"}; the interval is a 95% bootstrap over episodes of the differences
     context by context, and "better" is "a" or "b" where it leaves out zero, else None. Only what is measured context by
     context can be paired: not drift, FID, FVD, liveliness and restlessness. Bits are of one tokenizer's codes, actions
-    are found by one judge, and the best is of as many: where these differ, the metric is left out.
+    are found by one judge, and the best is of as many: where these differ or are unknown, the metric is left out.
 
     Raises `UserError` when the reports are of different contexts, or have no such predictor.
     """
@@ -37,7 +37,7 @@ def compare(a: Result, b: Result, name_a: str, name_b: str) -> Result:
         if name not in first["contexts"] or name not in second["contexts"] or not metric.better:
             continue
         alike = "samples" if name.endswith("_best") else ALIKE.get(name)
-        if alike and first[alike] != second[alike]:
+        if alike and (alike not in first or first[alike] != second.get(alike)):
             continue
         values = [np.array(p["contexts"][name], float) for p in (first, second)]
         differences = by_horizon(a["horizons"], values[0] - values[1], episodes)
