@@ -1,5 +1,6 @@
 """`worldmodel benchmark` and `worldmodel compare`, by running them."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from worldmodel.benchmark.benchmark import run_benchmark
 from worldmodel.benchmark.comparison import compare
 from worldmodel.benchmark.predictors import Prediction, WorldPredictor
 from worldmodel.benchmark.protocols import PROTOCOLS, Protocol
+from worldmodel.benchmark.report import markdown
 from worldmodel.dynamics import DynamicsConfig
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -184,8 +186,19 @@ def test_a_foreign_model_that_fails_does_not_take_the_others_with_it(tmp_path: P
             return Prediction(super().predict(*args).frames, rewards=torch.zeros(3))
 
     store = make_store("memory://benchmark-failing", episodes=2, steps=40)
-    models = [Failing("failing"), Broken("broken")]
+    class Vague(Turning):
+        def predict(self, *args: Any) -> Any:
+            prediction = super().predict(*args)
+            return Prediction(prediction.frames, rewards=torch.full(prediction.frames.shape[:2], torch.nan))
+
+    class Certain(Turning):
+        def bits_per_code(self, frames: Tensor, actions: Tensor | None) -> Tensor:
+            return torch.full((len(frames), frames.shape[1] - 1), torch.inf)
+
+    models = [Failing("failing"), Broken("broken"), Vague("vague"), Certain("certain")]
     report = run_benchmark(models, store, PROTOCOLS["paper"], tmp_path, contexts=2).report
+    assert report["skipped"]["vague"] == "vague must predict finite rewards."
+    assert report["skipped"]["certain"] == "certain must give finite bits per code."
     assert report["skipped"]["failing, no actions"] == "I cannot do without actions."
     assert "must predict rewards [8, 10], not [3]" in report["skipped"]["broken"]
     assert {"failing", "repeat last", "truth"} <= report["predictors"].keys()
@@ -272,6 +285,12 @@ def test_comparing_says_who_is_better_where(two_reports: tuple[Result, Result]) 
 def test_bits_of_tokenizers_that_nobody_knows_are_not_compared(tmp_path: Path) -> None:
     class Likely(Turning):
         def bits_per_code(self, frames: Tensor, actions: Tensor | None) -> Tensor:
+def test_a_page_shows_a_dash_for_what_is_no_number(two_reports: tuple[Result, Result]) -> None:
+    report = {**copy.deepcopy(two_reports[0]), "command": ""}
+    report["predictors"]["perfect"]["calibration"]["groups"][0]["imagined"] = None
+    assert "| perfect | 10 | – / " in markdown(report)
+
+
             return torch.ones(len(frames), frames.shape[1] - 1)
 
     store = make_store("memory://benchmark-bits", episodes=2, steps=40)

@@ -155,8 +155,12 @@ def check_prediction(prediction: Prediction, frames: Tensor, horizon: int, name:
     """Raise `UserError` when a predictor returned something else than it was asked for."""
     for what in ("rewards", "terminated"):
         values = getattr(prediction, what)
-        if values is not None and tuple(values.shape) != (len(frames), horizon):
+        if values is None:
+            continue
+        if tuple(values.shape) != (len(frames), horizon):
             raise UserError(f"{name} must predict {what} {[len(frames), horizon]}, not {list(values.shape)}.")
+        if not values.float().isfinite().all():
+            raise UserError(f"{name} must predict finite {what}.")
     expected = (len(frames), horizon, *frames.shape[2:])
     if prediction.frames.dtype != torch.uint8 or tuple(prediction.frames.shape) != expected:
         raise UserError(

@@ -83,14 +83,17 @@ def _calibrations(predictors: Result) -> list[str]:
     )
     rows = []
     for p, c in found.items():
-        cells = [f"{g['imagined']:.2f} / {g['true']:.2f}" for g in c["groups"]]
-        slope = "–" if c["slope"] is None else f"{c['slope']:.2f}"
-        rows.append([p, c["horizon"], *cells, *["–"] * (5 - len(cells)), slope])
+        cells = [f"{_number(g['imagined'])} / {_number(g['true'])}" for g in c["groups"]]
+        rows.append([p, c["horizon"], *cells, *["–"] * (5 - len(cells)), _number(c["slope"])])
     header = ["predictor", "steps", "lowest", "2", "3", "4", "highest", "slope"]
     return [f"## reward calibration\n\n{about}", table(header, rows)]
 
 
 def _cell(at: Result | None, digits: int) -> str:
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
     if at is None:
         return "–"
     text = f"{at['mean']:.{digits}f}"

@@ -221,6 +221,8 @@ def _bits(entry: Entry, model: Likelihood, context: Context, protocol: Protocol)
     """Bits per code of the true frames at the measured horizons, [h]."""
     actions = None if entry.withheld else context.actions[None, : len(context.frames) - 1]
     bits = model.bits_per_code(context.frames[None], actions)[0, context.given - 1 :].float().numpy()
+    if not np.isfinite(bits).all():
+        raise UserError(f"{entry.name} must give finite bits per code.")
     values = np.full(protocol.imagined, np.nan, np.float32)
     values[: len(bits)] = bits
     return values[np.array(protocol.horizons) - 1]

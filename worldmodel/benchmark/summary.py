@@ -55,7 +55,7 @@ class Summary:
             rewards = raw["rewards"]
             if "terminated" in raw:  # the step that ends a dream pays; those after it do not
                 rewards = np.where(over - raw["terminated"] > 0, 0, rewards)
-            sums = rewards.cumsum(2)
+            sums = rewards.cumsum(2, np.float64)
             error = sums - self.paid[:, None]
             by_context["reward_error"], by_context["reward_bias"] = (x.mean(1)[:, at] for x in (np.abs(error), error))
         metrics = {name: by_horizon(self.horizons, values, self.episodes) for name, values in by_context.items()}
