@@ -133,8 +133,9 @@ def _foreign(path: str) -> Predictor:
     sys.path.insert(0, "")
     try:
         predictor: Predictor = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise UserError(f"--predictor {path} cannot be made: {error}.") from error
+    except Exception as error:  # somebody else's code
+        why = str(error).partition("\n")[0]
+        raise UserError(f"--predictor {path} cannot be made: {type(error).__name__}: {why}.") from error
     finally:
         sys.path.remove("")
     if not isinstance(getattr(predictor, "name", None), str) or not callable(getattr(predictor, "predict", None)):

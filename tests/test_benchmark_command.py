@@ -256,6 +256,7 @@ def test_mistakes_are_one_sentence(
 
 
 @pytest.fixture(scope="module")
+        (["--predictor", "asyncio:get_running_loop"], "get_running_loop cannot be made: RuntimeError: no running"),
 def two_reports(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Result]:
     """The same contexts: a perfect dream, and one that fades."""
     store = make_store("memory://benchmark-compared", episodes=6, steps=60, seed=2)
