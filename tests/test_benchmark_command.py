@@ -207,6 +207,19 @@ def test_a_foreign_model_that_fails_does_not_take_the_others_with_it(tmp_path: P
 def test_another_benchmark_is_not_mixed_into_a_folder(
     stores: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_damaged_part_is_measured_anew(kept: int, tmp_path: Path) -> None:
+    store = make_store(f"memory://benchmark-damaged-{kept}", episodes=2, steps=40)
+
+    def benchmark() -> Result:
+        return run_benchmark([Turning("model", noise=9)], store, PROTOCOLS["paper"], tmp_path, contexts=2).report
+
+    whole = benchmark()
+    part = min((tmp_path / "parts").glob("*.npz"))
+    part.write_bytes(part.read_bytes()[:kept])
+    assert benchmark() == whole
+
+
     argv = ["benchmark", "--store", stores[0], "--contexts", "3", "--out", str(tmp_path / "out")]
     assert run(*argv) == 0
     kept = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}

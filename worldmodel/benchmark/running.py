@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +28,7 @@ from worldmodel.benchmark.protocols import Context, Protocol
 from worldmodel.benchmark.weights import Fid, Fvd
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.files import write_bytes
+from worldmodel.files import read_npz, write_bytes
 
 FRAMES_AT_ONCE = 32_000  # predicted frames held in memory, 680 MB of 84x84 ones
 ROWS_AT_ONCE = 64
@@ -112,7 +113,7 @@ def measure(
 ) -> tuple[dict[str, Arrays], dict[str, str]]:
     """The raw values of every entry, by its name, and why there are none for the others.
 
-    Parts that `folder` holds already are not computed again: it belongs to these arguments. Those of the loops are
+    Parts that `folder` holds whole are not computed again: it belongs to these arguments. Those of the loops are
     called "loops.returned" and so on, one a loop.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,9 +128,8 @@ def measure(
         if entry.name in refused:
             continue
         path = folder / f"{entries.index(entry):02d}.{chunk.name}.npz"
-        if path.exists():
-            with np.load(path) as arrays:
-                parts[entry.name].append(dict(arrays))
+        with suppress(UserError):  # missing or damaged, it is measured
+            parts[entry.name].append(read_npz(path))
             continue
         try:
             part = _measure_chunk(entry, chunk, protocol, judges, seed, shown)
