@@ -204,9 +204,16 @@ def test_a_foreign_model_that_fails_does_not_take_the_others_with_it(tmp_path: P
     assert {"failing", "repeat last", "truth"} <= report["predictors"].keys()
 
 
-def test_another_benchmark_is_not_mixed_into_a_folder(
-    stores: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_models_that_all_fail_are_one_sentence(tmp_path: Path) -> None:
+    class Failing(Turning):
+        def predict(self, *args: Any) -> Any:
+            raise RuntimeError("no memory")
+
+    store = make_store("memory://benchmark-all-failing", episodes=2, steps=40)
+    with pytest.raises(UserError, match="one: RuntimeError: no memory"):
+        run_benchmark([Failing("one"), Failing("other")], store, PROTOCOLS["paper"], tmp_path, contexts=2)
+
+
 @pytest.mark.parametrize("kept", [0, 100])
 def test_a_damaged_part_is_measured_anew(kept: int, tmp_path: Path) -> None:
     store = make_store(f"memory://benchmark-damaged-{kept}", episodes=2, steps=40)

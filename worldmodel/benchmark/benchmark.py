@@ -84,9 +84,10 @@ def run_benchmark(
         loops: where to look for turns there and back; in `store` if not given.
         progress: goes through the work, and may show how far it is.
 
-    Raises `UserError` when no episode is long enough, none of the predictors fits the store, two have one name, or
-    `folder` holds a benchmark of other models, data or settings. What cannot be measured for want of something else, or
-    because a model does not fit the store, is left out of the report, and named in it with the reason.
+    Raises `UserError` when no episode is long enough, none of the predictors fits the store or all of them fail, two
+    have one name, or `folder` holds a benchmark of other models, data or settings. What cannot be measured for want of
+    something else, or because a model does not fit the store or fails, is left out of the report, and named in it with
+    the reason.
     """
     chosen = choose_contexts(store, protocol, contexts, seed=seed)
     fitting, skipped = _fitting(predictors, store)
@@ -97,6 +98,9 @@ def run_benchmark(
     _claim(folder, entries, data, dataclasses.asdict(protocol), seed, training, loops, weights)
     judges, absent = _judges(store, protocol, folder, training, loops, weights or Weights())
     raw, refused = measure(entries, chosen, protocol, judges, folder / "parts", seed=seed, progress=progress)
+    if fitting and all(entry.name in refused for entry in entries if entry.by in fitting):
+        why = "; ".join(f"{name}: {reason}" for name, reason in {**skipped, **refused}.items())
+        raise UserError(f"None of the models can be measured: {why}")
     frames = [torch.from_numpy(episode.frames) for episode in store]
     real = np.concatenate([frame_features(f).double().numpy() for f in frames])
     inception = None if judges.fid is None else np.concatenate([judges.fid.features(f) for f in frames])
