@@ -77,7 +77,7 @@ def main(args: Args) -> None:
     if min(args.samples, args.contexts) < 1 or args.seed < 0:
         raise UserError("Samples and contexts are 1 or more, and the seed is 0 or more.")
     check_temperature(args.temperature)
-    if strangers(args.out) and not (args.out / "parts").is_dir():
+    if strangers(args.out) and not (args.out / "parts" / "of.json").is_file():
         raise UserError(f"{args.out} holds something that is not a benchmark; choose another --out.")
     store = EpisodeStore.open(args.store)
     training, loops = (None if s is None else EpisodeStore.open(s) for s in (args.train_store, args.loops))

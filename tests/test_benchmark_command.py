@@ -238,11 +238,11 @@ def test_a_damaged_part_is_measured_anew(kept: int, tmp_path: Path) -> None:
 def test_what_is_no_benchmark_is_left_alone(
     stores: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "out" / "tensorboard").mkdir(parents=True)
-    (tmp_path / "out" / "tensorboard" / "mine.txt").write_text("mine")
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    (tmp_path / "out" / "parts" / "mine.txt").write_text("mine")
     assert run("benchmark", "--store", stores[0], "--contexts", "3", "--out", str(tmp_path / "out")) == 2
     assert "not a benchmark" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["tensorboard", "mine.txt"]
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["parts", "mine.txt"]
 
 
 @pytest.mark.parametrize(
