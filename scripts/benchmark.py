@@ -77,6 +77,10 @@ def main(args: Args) -> None:
     if min(args.samples, args.contexts) < 1 or args.seed < 0:
         raise UserError("Samples and contexts are 1 or more, and the seed is 0 or more.")
     check_temperature(args.temperature)
+    if not args.model and (args.temperature, args.dtype) != (Args.temperature, Args.dtype):
+        raise UserError("Only world models dream: leave out --temperature and --dtype, or name a --model.")
+    if not args.model and not args.predictor and args.samples != Args.samples:
+        raise UserError("Baselines have one sample: leave out --samples, or name a --model or --predictor.")
     if strangers(args.out) and not (args.out / "parts" / "of.json").is_file():
         raise UserError(f"{args.out} holds something that is not a benchmark; choose another --out.")
     store = EpisodeStore.open(args.store)

@@ -106,6 +106,7 @@ def test_what_lacks_training_episodes_is_named_and_the_rest_comes(
         *("lpips", "fid", "fvd", "drift", "action_fidelity", "mean frame", "nearest neighbour")
     }
     assert "ssim" in report["predictors"]["repeat last"]["metrics"]
+    assert "samples each" not in (out / "report.md").read_text()
 
 
 class _Interrupt(Exception):
@@ -260,6 +261,9 @@ def test_what_is_no_benchmark_is_left_alone(
     ],
 )
 def test_mistakes_are_one_sentence(
+        (["--samples", "9"], "leave out --samples, or name a --model or --predictor"),
+        (["--predictor", "docs.foreign_model:make", "--temperature", "0.5"], "or name a --model"),
+        (["--dtype", "bfloat16"], "leave out --temperature and --dtype, or name a --model"),
     argv: list[str],
     sentence: str,
     stores: tuple[str, str],

@@ -10,7 +10,8 @@ from worldmodel.metrics import Result
 def markdown(report: Result) -> str:
     """The page of one report: a table a metric, predictors by horizons."""
     protocol, predictors = report["protocol"], report["predictors"]
-    samples = f", {report['samples']} samples each" if report["samples"] > 1 else ""
+    most = max(values["samples"] for values in predictors.values())
+    samples = f", {most} samples each" if most > 1 else ""
     episodes = len({episode for episode, _ in report["contexts"]})
     parts = [
         f'# {report["store"]}, protocol "{protocol["name"]}": {protocol["given"]} frames given, '
@@ -89,11 +90,11 @@ def _calibrations(predictors: Result) -> list[str]:
     return [f"## reward calibration\n\n{about}", table(header, rows)]
 
 
-def _cell(at: Result | None, digits: int) -> str:
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
+def _cell(at: Result | None, digits: int) -> str:
     if at is None:
         return "–"
     text = f"{at['mean']:.{digits}f}"
