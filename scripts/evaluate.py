@@ -18,7 +18,7 @@ from envs.recording import action_meanings, make_world
 from scripts.command import command_line
 from scripts.world_choice import WorldChoice
 from worldmodel.errors import UserError
-from worldmodel.files import write_text
+from worldmodel.files import check_replaceable, new_folder, write_text
 from worldmodel.folders import model_name
 from worldmodel.pictures import write_film
 from worldmodel.progress import track
@@ -40,7 +40,7 @@ class Args:
     """Who plays: a bundled agent's name, a folder, a .zip that Stable-Baselines3 saved, `random`, or `always:ACTION`
     with the name of an action."""
     out: Path
-    """Folder of the report."""
+    """Folder of the report: a new one, that is there once it is whole."""
     episodes: int = 100
     seed: int = 2_000_000
     """Episode i is reset with the seed `seed + i`."""
@@ -52,11 +52,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    if args.episodes < 1 or args.worlds < 1 or args.seed < 0 or (args.max_steps is not None and args.max_steps < 1):
-        raise UserError("--episodes, --worlds and --max-steps must be 1 or more, and --seed 0 or more.")
-    if args.world.imagined and args.max_steps is not None:
-        raise UserError("--max-steps is for real worlds: dreams are cut by --horizon.")
-    args.world.check()
+    _check(args)
     model = args.world.load()
     seeds = list(range(args.seed, args.seed + args.episodes))
     if args.world.imagined:
@@ -64,27 +60,43 @@ def main(args: Args) -> None:
         actor = _actor(args.agent, model.frame_shape, model.action_meanings, model)
         if not isinstance(actor, Agent):
             actor.obs = "latents"  # nothing needs to be drawn for those who do not look
-        args.out.mkdir(parents=True, exist_ok=True)
-        outcomes = list(_dreams(args, actor, model, seeds))
-        _write(args, outcomes, unit="reward")
+        with new_folder(args.out.resolve(), ()) as folder:
+            said = _write(args, folder, list(_dreams(args, actor, model, seeds)), unit="reward")
+        print(said)
         return
     make = partial(make_world, args.world.env, args.world.settings())
     world = make()
     unit, fps = world.metadata.get("unit", "reward"), float(world.metadata.get("render_fps") or 30)
     actor = _actor(args.agent, world.observation_space.shape or (), action_meanings(world), model)
     world.close()
-    args.out.mkdir(parents=True, exist_ok=True)
-    episodes = play(actor, make, seeds, worlds=args.worlds, max_steps=args.max_steps)
-    outcomes = [outcome(episode) for episode in _watched(episodes, len(seeds))]
-    _write(args, outcomes, unit)
-    ranked = sorted(outcomes, key=lambda o: o.earned)
-    shown = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
-    replays = play(actor, make, [o.seed for o in shown.values()], worlds=args.worlds, max_steps=args.max_steps)
-    for name, episode in zip(shown, replays, strict=True):
-        frames = torch.from_numpy(episode.frames)
-        if actor.world is not None:
-            frames = _beside_its_dream(frames, torch.from_numpy(episode.actions), actor.world)
-        write_film(args.out / f"{name}.mp4", frames, fps)
+    if model is not None and actor.world is None:
+        raise UserError(f"{args.agent} does not see through a model: leave out --model.")
+    with new_folder(args.out.resolve(), ()) as folder:
+        episodes = play(actor, make, seeds, worlds=args.worlds, max_steps=args.max_steps)
+        outcomes = [outcome(episode) for episode in _watched(episodes, len(seeds))]
+        said = _write(args, folder, outcomes, unit)
+        ranked = sorted(outcomes, key=lambda o: o.earned)
+        shown = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
+        replays = play(actor, make, [o.seed for o in shown.values()], worlds=args.worlds, max_steps=args.max_steps)
+        for name, episode in zip(shown, replays, strict=True):
+            frames = torch.from_numpy(episode.frames)
+            if actor.world is not None:
+                frames = _beside_its_dream(frames, torch.from_numpy(episode.actions), actor.world)
+            write_film(folder / f"{name}.mp4", frames, fps)
+    print(said)
+
+
+def _check(args: Args) -> None:
+    """Raise `UserError` for arguments that cannot be, that would do nothing, or whose OUT holds something."""
+    if args.episodes < 1 or args.worlds < 1 or args.seed < 0 or (args.max_steps is not None and args.max_steps < 1):
+        raise UserError("--episodes, --worlds and --max-steps must be 1 or more, and --seed 0 or more.")
+    if args.world.imagined and (args.worlds, args.max_steps) != (Args.worlds, Args.max_steps):
+        raise UserError("--worlds and --max-steps are for real worlds: dreams are cut by --horizon.")
+    dreamed = (args.world.horizon, args.world.temperature)
+    if not args.world.imagined and dreamed != (WorldChoice.horizon, WorldChoice.temperature):
+        raise UserError("--horizon and --temperature are for dreams: leave them out, or leave out --env.")
+    args.world.check()
+    check_replaceable(args.out.resolve(), ())
 
 
 def _actor(name: str, frame_shape: tuple[int, ...], meanings: list[str], model: WorldModel | None) -> Actor:
@@ -113,7 +125,8 @@ def _watched(episodes: Iterator[Any], n: int) -> Iterator[Any]:
         yield next(episodes)
 
 
-def _write(args: Args, outcomes: list[Outcome], unit: str) -> None:
+def _write(args: Args, folder: Path, outcomes: list[Outcome], unit: str) -> str:
+    """Writes evaluation.json in `folder`, and returns what it comes to in a sentence."""
     score = Score.of(outcomes)
     report = {
         **asdict(score),
@@ -127,9 +140,9 @@ def _write(args: Args, outcomes: list[Outcome], unit: str) -> None:
         "steps": [o.steps for o in outcomes],
         "seed": args.seed,
     }
-    write_text(args.out / "evaluation.json", json.dumps(report, indent=1) + "\n")
+    write_text(folder / "evaluation.json", json.dumps(report, indent=1) + "\n")
     mean, std, low, high = (round(x, 1) + 0.0 for x in (score.mean, score.std, *score.ci95))  # no -0.0
-    print(
+    return (
         f"{args.agent}: {mean} {unit} an episode (95% interval {low} to {high}, spread {std}, {score.episodes} "
         f"episodes). The report is in {args.out / 'evaluation.json'}."
     )

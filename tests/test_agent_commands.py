@@ -226,6 +226,26 @@ def test_an_evaluation_in_the_real_world_comes_with_films(agent: str, tmp_path: 
         assert frames.shape == (8, 168, wide * 168, 3)
 
 
+def test_an_evaluation_is_there_whole_or_not_at_all(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, written = tmp_path / "out", iter(["worst"])
+
+    def ctrl_c(*_: Any) -> None:
+        if next(written, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("scripts.evaluate.write_film", ctrl_c)
+    command = ["evaluate", "--agent", "random", "--episodes", "3", "--out", out]
+    assert run(*command, "--env", FLICKER, "--max-steps", "7") == 130
+    assert list(tmp_path.iterdir()) == []
+    assert run(*command, "--model", model, "--horizon", "9") == 0
+    kept = (out / "evaluation.json").read_bytes()
+    for other in (["--env", FLICKER], ["--model", model, "--seed", "1"]):
+        assert "holds something else (evaluation.json)" in refused(*command, *other)
+    assert [path.read_bytes() for path in out.iterdir()] == [kept]
+
+
 @pytest.mark.parametrize("who", ["random", "always:left"])
 def test_simple_policies_are_measured_in_dreams_too(model: str, tmp_path: Path, who: str) -> None:
     command = ["evaluate", "--agent", who, "--model", model, "--horizon", "9", "--episodes", "5", "--out", tmp_path]
@@ -336,6 +356,10 @@ def test_a_training_that_makes_no_sense_is_refused(
         (["--agent", "random", "--model", "MODEL", "--episodes", "0"], "--episodes"),
         (["--agent", "random", "--env", FLICKER, "--worlds", "0"], "--worlds"),
         (["--agent", "random", "--model", "MODEL", "--max-steps", "9"], "cut by --horizon"),
+        (["--agent", "random", "--model", "MODEL", "--worlds", "3"], "--worlds and --max-steps are for real worlds"),
+        (["--agent", "random", "--env", FLICKER, "--horizon", "9"], "--horizon and --temperature are for dreams"),
+        (["--agent", "random", "--env", FLICKER, "--temperature", "0.5"], "--horizon and --temperature are for dreams"),
+        (["--agent", "random", "--env", FLICKER, "--model", "MODEL"], "does not see through a model"),
         (["--agent", "random", "--env", FLICKER, "--max-steps", "0"], "--max-steps"),
         (["--agent", "random", "--env", FLICKER, "--seed", "-1"], "--seed"),
         (["--agent", "AGENT", "--env", FLICKER, "--env-kwargs", "shape=(42,28,3)"], "trained on frames"),
