@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from scripts.out_file import make_way
 from worldmodel.benchmark.comparison import SHARED, compare, rows
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
@@ -39,6 +40,8 @@ class Args:
 def main(args: Args) -> None:
     a, b = _read(args.a), _read(args.b)
     name_a, name_b = args.predictor_a or next(iter(a["predictors"])), args.predictor_b or next(iter(b["predictors"]))
+    if args.out is not None:
+        make_way(args.out)
     differences = compare(a, b, name_a, name_b)
     table = Table(
         "metric",

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.out_file import make_way
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
@@ -38,11 +39,12 @@ def main(args: Args) -> None:
     size = model.config.image.image_size
     training = load_images(args.data, "train", size).spread(10_000)
     images = load_images(args.test or args.data, "test", size).spread(args.limit)
+    if args.out is not None:
+        make_way(args.out)
     result = evaluate_images(model, images, training)
     for line in _lines(result):
         print(line)
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(args.out, json.dumps(result, indent=2) + "\n")
 
 

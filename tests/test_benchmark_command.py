@@ -186,7 +186,6 @@ def test_a_foreign_model_that_fails_does_not_take_the_others_with_it(tmp_path: P
         def predict(self, *args: Any) -> Any:
             return Prediction(super().predict(*args).frames, rewards=torch.zeros(3))
 
-    store = make_store("memory://benchmark-failing", episodes=2, steps=40)
     class Vague(Turning):
         def predict(self, *args: Any) -> Any:
             prediction = super().predict(*args)
@@ -196,6 +195,7 @@ def test_a_foreign_model_that_fails_does_not_take_the_others_with_it(tmp_path: P
         def bits_per_code(self, frames: Tensor, actions: Tensor | None) -> Tensor:
             return torch.full((len(frames), frames.shape[1] - 1), torch.inf)
 
+    store = make_store("memory://benchmark-failing", episodes=2, steps=40)
     models = [Failing("failing"), Broken("broken"), Vague("vague"), Certain("certain")]
     report = run_benchmark(models, store, PROTOCOLS["paper"], tmp_path, contexts=2).report
     assert report["skipped"]["vague"] == "vague must predict finite rewards."
@@ -228,6 +228,9 @@ def test_a_damaged_part_is_measured_anew(kept: int, tmp_path: Path) -> None:
     assert benchmark() == whole
 
 
+def test_another_benchmark_is_not_mixed_into_a_folder(
+    stores: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     argv = ["benchmark", "--store", stores[0], "--contexts", "3", "--out", str(tmp_path / "out")]
     assert run(*argv) == 0
     kept = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
@@ -251,19 +254,20 @@ def test_what_is_no_benchmark_is_left_alone(
     [
         (["--protocol", "teco"], "needs episodes of 300 frames"),
         (["--predictor", "docs.nothing:make"], "cannot be made"),
+        (["--predictor", "asyncio:get_running_loop"], "get_running_loop cannot be made: RuntimeError: no running"),
         (["--predictor", ":make"], "MODULE:FACTORY"),
         (["--predictor", "json:JSONDecoder"], "has no name and no predict"),
         (["--predictor", "docs"], "MODULE:FACTORY"),
         (["--samples", "0"], "1 or more"),
+        (["--samples", "9"], "leave out --samples, or name a --model or --predictor"),
+        (["--predictor", "docs.foreign_model:make", "--temperature", "0.5"], "or name a --model"),
+        (["--dtype", "bfloat16"], "leave out --temperature and --dtype, or name a --model"),
         (["--model", "no-such-model"], "There is no model"),
         (["--loops", "nowhere"], "There is no episode store"),
         (["--train-store", "memory://benchmark-empty"], "is empty: record or import"),
     ],
 )
 def test_mistakes_are_one_sentence(
-        (["--samples", "9"], "leave out --samples, or name a --model or --predictor"),
-        (["--predictor", "docs.foreign_model:make", "--temperature", "0.5"], "or name a --model"),
-        (["--dtype", "bfloat16"], "leave out --temperature and --dtype, or name a --model"),
     argv: list[str],
     sentence: str,
     stores: tuple[str, str],
@@ -279,8 +283,13 @@ def test_mistakes_are_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_page_shows_a_dash_for_what_is_no_number(two_reports: tuple[Result, Result]) -> None:
+    report = {**copy.deepcopy(two_reports[0]), "command": ""}
+    report["predictors"]["perfect"]["calibration"]["groups"][0]["imagined"] = None
+    assert "| perfect | 10 | – / " in markdown(report)
+
+
 @pytest.fixture(scope="module")
-        (["--predictor", "asyncio:get_running_loop"], "get_running_loop cannot be made: RuntimeError: no running"),
 def two_reports(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Result]:
     """The same contexts: a perfect dream, and one that fades."""
     store = make_store("memory://benchmark-compared", episodes=6, steps=60, seed=2)
@@ -310,12 +319,6 @@ def test_comparing_says_who_is_better_where(two_reports: tuple[Result, Result]) 
 def test_bits_of_tokenizers_that_nobody_knows_are_not_compared(tmp_path: Path) -> None:
     class Likely(Turning):
         def bits_per_code(self, frames: Tensor, actions: Tensor | None) -> Tensor:
-def test_a_page_shows_a_dash_for_what_is_no_number(two_reports: tuple[Result, Result]) -> None:
-    report = {**copy.deepcopy(two_reports[0]), "command": ""}
-    report["predictors"]["perfect"]["calibration"]["groups"][0]["imagined"] = None
-    assert "| perfect | 10 | – / " in markdown(report)
-
-
             return torch.ones(len(frames), frames.shape[1] - 1)
 
     store = make_store("memory://benchmark-bits", episodes=2, steps=40)
@@ -340,9 +343,12 @@ def test_compare_prints_a_table(
         path = tmp_path / f"{number}.json"
         path.write_text(json.dumps(report))
         paths.append(str(path))
-    assert run("compare", *paths, "--out", str(tmp_path / "differences.json")) == 0
+    out = tmp_path / "new" / "differences.json"
+    assert run("compare", *paths, "--out", out) == 0
     assert "fading" in capsys.readouterr().out
-    assert json.loads((tmp_path / "differences.json").read_text())["differences"]["ssim"]["10"]["better"] == "a"
+    assert json.loads(out.read_text())["differences"]["ssim"]["10"]["better"] == "a"
+    assert "is a folder: name a file" in refused("compare", *paths, "--out", tmp_path)
+    assert capsys.readouterr().out == ""  # it is known before the work
     assert run("compare", *paths, "--predictor-b", "nobody") == 2
     assert 'There is no "nobody" in that report' in capsys.readouterr().err
 

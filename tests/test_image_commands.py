@@ -20,7 +20,7 @@ from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
 TINY_TRAINING = ["--steps", "2", "--batch", "2", "--prior-steps", "2", "--prior-batch", "2"]
 
 
-def test_classes_are_learned_drawn_reconstructed_and_measured(tmp_path: Path) -> None:
+def test_classes_are_learned_drawn_reconstructed_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in ("ant", "bee"):
@@ -39,6 +39,9 @@ def test_classes_are_learned_drawn_reconstructed_and_measured(tmp_path: Path) ->
     assert run("likelihood", "--model", model, "--data", data, "--out", out / "bits.json") == 0
     bits = json.loads((out / "bits.json").read_text())["bits_per_dim"]
     rate = 8 * 8 * 10 * 9 / (32 * 32 * 3)
+    with monkeypatch.context() as unmeasured:
+        unmeasured.setattr("scripts.likelihood.evaluate_images", None)  # it is known before
+        assert "run is a folder" in refused("likelihood", "--model", model, "--data", data, "--out", out)
     assert bits["uniform prior"] == pytest.approx(bits["distortion alone"] + rate, rel=1e-5)
     assert "no class cat; the model knows ant, bee" in refused("sample", "--model", model, "--label", "cat")
     assert "holds a training with steps 2" in refused("train-image", data, "--preset", "cifar10", "--out", out)
