@@ -12,8 +12,10 @@ from PIL import Image
 
 from tests.command_line import refused, run
 from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
 from worldmodel.image import ImageConfig, ImageVQVAE
-from worldmodel.image_evaluation import evaluate_bound
+from worldmodel.image_data import Images
+from worldmodel.image_evaluation import evaluate_bound, evaluate_images
 from worldmodel.image_model import ImageModel
 from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
 
@@ -37,11 +39,11 @@ def test_classes_are_learned_drawn_reconstructed_and_measured(tmp_path: Path, mo
     assert run("reconstruct", "--model", model, "--data", data, "--n", 3, "--out", out / "r.png") == 0
     assert Image.open(out / "r.png").width == 3 * 32
     assert run("likelihood", "--model", model, "--data", data, "--out", out / "bits.json") == 0
-    bits = json.loads((out / "bits.json").read_text())["bits_per_dim"]
-    rate = 8 * 8 * 10 * 9 / (32 * 32 * 3)
     with monkeypatch.context() as unmeasured:
         unmeasured.setattr("scripts.likelihood.evaluate_images", None)  # it is known before
         assert "run is a folder" in refused("likelihood", "--model", model, "--data", data, "--out", out)
+    bits = json.loads((out / "bits.json").read_text())["bits_per_dim"]
+    rate = 8 * 8 * 10 * 9 / (32 * 32 * 3)
     assert bits["uniform prior"] == pytest.approx(bits["distortion alone"] + rate, rel=1e-5)
     assert "no class cat; the model knows ant, bee" in refused("sample", "--model", model, "--label", "cat")
     assert "holds a training with steps 2" in refused("train-image", data, "--preset", "cifar10", "--out", out)
@@ -63,6 +65,10 @@ def test_frames_of_a_store_get_a_second_stage(tmp_path: Path) -> None:
     assert torch.equal(again, model.resample(images, seed=1))
     assert model.second_stage is not None
     assert model.second_stage.encode(model.vqvae.encode(images)).shape == (2, 3)
+    seen = Images(images, None, ())
+    assert evaluate_images(model, seen, seen)["images"] == 2
+    with pytest.raises(UserError, match="takes two images at least"):  # or another's latents would be its own
+        evaluate_images(model, Images(images[:1], None, ()), seen)
 
 
 def test_a_second_stage_learns_grids_that_its_latents_tell_apart() -> None:

@@ -48,6 +48,8 @@ def evaluate_images(model: ImageModel, images: Images, training: Images) -> Resu
     - bits per dim, unless the decoder was trained on squared errors: under the uniform prior and under the learned one
       (given the label, where it knows classes).
     - second stage: bits per code of its decoder given the true latents, another image's, and an average latent.
+
+    Raises `UserError` for images of other classes than the model's, and for a single one where there is to be another.
     """
     require("torchmetrics", "metrics")
     config, n = model.config.image, len(images)
@@ -56,6 +58,8 @@ def evaluate_images(model: ImageModel, images: Images, training: Images) -> Resu
             f"The model knows the classes {', '.join(model.config.classes) or 'none'}, the images have "
             f"{', '.join(images.classes) or 'none'}: measure it on images of the kind that it was trained on."
         )
+    if model.second_stage is not None and n < 2:
+        raise UserError("Measuring with another image's latents takes two images at least: give more held-out ones.")
     codes = encode_images(model.vqvae, images.pixels).long()
     decoded = torch.cat([model.vqvae.decode(part) for part in codes.split(AT_ONCE)])
     nats = -torch.cat(
