@@ -135,12 +135,16 @@ def main(args: Args) -> None:
         "world": evaluation.stores[0].provenance["env_id"],
         "env_kwargs": evaluation.stores[0].provenance.get("env_kwargs", {}),
     }
-    for part in track(args.parts, "Measuring"):
-        entry = models.get(name, {})
-        commands = {
-            **entry.get("commands", {}),
-            part: command_line("measure", args),
-        }  # parts may be measured with other settings
-        models[name] = {**entry, **about, part: measures[part](), "commands": commands}
-        write_benchmarks(args.out, models)  # after each part: an interruption loses one
+    left = list(args.parts)
+    try:
+        for part in track(args.parts, "Measuring"):
+            entry = models.get(name, {})
+            # Parts may be measured with other settings.
+            commands = {**entry.get("commands", {}), part: command_line("measure", args)}
+            models[name] = {**entry, **about, part: measures[part](), "commands": commands}
+            write_benchmarks(args.out, models)  # after each part: an interruption loses one
+            left.remove(part)
+    except KeyboardInterrupt:
+        print(f"Stopped; the same command with --parts {' '.join(left)} measures the rest.")
+        raise
     print(f"The report is in {args.out / 'world.md'} and {args.out / 'world.json'}.")

@@ -303,6 +303,19 @@ def test_each_part_keeps_the_command_that_measured_it(args: measure.Args) -> Non
     assert all(command in page for command in commands.values())
 
 
+def test_an_interrupted_measurement_says_how_to_go_on(
+    args: measure.Args, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ctrl_c(_: measure.Evaluation) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure.Evaluation, "outcomes", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        measure.main(dataclasses.replace(args, parts=("tokenizer", "outcomes", "long-dream")))
+    assert "the same command with --parts outcomes long-dream measures the rest" in capsys.readouterr().out
+    assert "tokenizer" in json.loads(Path("report/world.json").read_text())["maze"]
+
+
 def test_a_model_in_the_folder_of_a_run_is_called_as_the_run(args: measure.Args) -> None:
     tiny_world().float().save_pretrained("runs/small/model")
     measure.main(dataclasses.replace(args, model="runs/small/model", parts=("prior",)))
