@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from scripts.command import command_line
 from scripts.curves import draw_curves
+from scripts.unused import refuse_unused
 from worldmodel.benchmark.benchmark import Benchmarked, Weights, run_benchmark
 from worldmodel.benchmark.predictors import Predictor, WorldPredictor
 from worldmodel.benchmark.protocols import PROTOCOLS, choose_contexts
@@ -77,10 +78,10 @@ def main(args: Args) -> None:
     if min(args.samples, args.contexts) < 1 or args.seed < 0:
         raise UserError("Samples and contexts are 1 or more, and the seed is 0 or more.")
     check_temperature(args.temperature)
-    if not args.model and (args.temperature, args.dtype) != (Args.temperature, Args.dtype):
-        raise UserError("Only world models dream: leave out --temperature and --dtype, or name a --model.")
-    if not args.model and not args.predictor and args.samples != Args.samples:
-        raise UserError("Baselines have one sample: leave out --samples, or name a --model or --predictor.")
+    if not args.model:
+        refuse_unused(args, "temperature", "dtype", where="without a --model")
+    if not args.model and not args.predictor:
+        refuse_unused(args, "samples", where="without a --model or --predictor")
     if strangers(args.out) and not (args.out / "parts" / "of.json").is_file():
         raise UserError(f"{args.out} holds something that is not a benchmark; choose another --out.")
     store = EpisodeStore.open(args.store)

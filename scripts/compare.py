@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from scripts.out_file import make_way
+from scripts.output import room_for_file
 from worldmodel.benchmark.comparison import SHARED, compare, rows
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
@@ -41,7 +41,7 @@ def main(args: Args) -> None:
     a, b = _read(args.a), _read(args.b)
     name_a, name_b = args.predictor_a or next(iter(a["predictors"])), args.predictor_b or next(iter(b["predictors"]))
     if args.out is not None:
-        make_way(args.out)
+        room_for_file(args.out)
     differences = compare(a, b, name_a, name_b)
     table = Table(
         "metric",

@@ -16,6 +16,7 @@ from agents.agent import Agent
 from agents.evaluation import Outcome, Score, dream, outcome, play
 from envs.recording import action_meanings, make_world
 from scripts.command import command_line
+from scripts.unused import refuse_unused
 from scripts.world_choice import WorldChoice
 from worldmodel.errors import UserError
 from worldmodel.files import check_replaceable, new_folder, write_text
@@ -90,11 +91,10 @@ def _check(args: Args) -> None:
     """Raise `UserError` for arguments that cannot be, that would do nothing, or whose OUT holds something."""
     if args.episodes < 1 or args.worlds < 1 or args.seed < 0 or (args.max_steps is not None and args.max_steps < 1):
         raise UserError("--episodes, --worlds and --max-steps must be 1 or more, and --seed 0 or more.")
-    if args.world.imagined and (args.worlds, args.max_steps) != (Args.worlds, Args.max_steps):
-        raise UserError("--worlds and --max-steps are for real worlds: dreams are cut by --horizon.")
-    dreamed = (args.world.horizon, args.world.temperature)
-    if not args.world.imagined and dreamed != (WorldChoice.horizon, WorldChoice.temperature):
-        raise UserError("--horizon and --temperature are for dreams: leave them out, or leave out --env.")
+    if args.world.imagined:
+        refuse_unused(args, "worlds", "max_steps", where="in dreams")
+    else:
+        refuse_unused(args.world, "horizon", "temperature", where="in a real world")
     args.world.check()
     check_replaceable(args.out.resolve(), ())
 

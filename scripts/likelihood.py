@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.out_file import make_way
+from scripts.output import room_for_file
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
@@ -40,7 +40,7 @@ def main(args: Args) -> None:
     training = load_images(args.data, "train", size).spread(10_000)
     images = load_images(args.test or args.data, "test", size).spread(args.limit)
     if args.out is not None:
-        make_way(args.out)
+        room_for_file(args.out)
     result = evaluate_images(model, images, training)
     for line in _lines(result):
         print(line)
