@@ -12,6 +12,7 @@ from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
 from tests.tiny_world import FRAME_SHAPE
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
+from worldmodel.files import read_tensors
 from worldmodel.objectives import DynamicsObjective
 from worldmodel.recipe import MAX_REWARDS, Recipe, check_trainable, learn_prior, learn_tokenizer
 from worldmodel.step import Batch
@@ -76,6 +77,22 @@ def test_dreams_are_left_out_by_no_steps_and_learned_from_other_windows(
     monkeypatch.setattr(DynamicsObjective, "loss", watched)
     learn_prior(store, video, dataclasses.replace(RECIPE, prior_batch=4, dream_steps=1), tmp_path / "with")
     assert not torch.equal(seen["prior"], seen["dreams"])
+
+
+def test_some_of_the_prior_before_its_dreams_is_kept(tmp_path: Path) -> None:
+    store = store_that_pays(np.zeros(STEPS))
+    video = learn_tokenizer(store, RECIPE, tmp_path / "tokenizer", "cpu")
+    recipe = dataclasses.replace(RECIPE, dream_steps=3)
+    world = learn_prior(store, video, recipe, tmp_path / "prior")
+    before = read_tensors(tmp_path / "prior" / "checkpoint.safetensors")
+    after = read_tensors(tmp_path / "prior" / "dreams_after_1" / "checkpoint.safetensors")
+    for name, weight in world.dynamics.state_dict().items():
+        if not name.startswith("outcome."):  # which comes later
+            start, end = before[f"model.{name}"], after[f"model.{name}"]
+            torch.testing.assert_close(weight, 0.25 * start + 0.75 * end, atol=1e-7, rtol=1e-5)
+    again = learn_prior(store, video, recipe, tmp_path / "prior")  # goes on at the end of all: the same
+    for name, weight in again.state_dict().items():
+        assert torch.equal(weight, world.state_dict()[name]), name
 
 
 def test_of_many_rewards_the_commonest_is_told_exactly(tmp_path: Path) -> None:

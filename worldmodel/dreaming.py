@@ -1,5 +1,7 @@
 """What the prior learns from its own dreams, once it knows the recordings: to mend its mistakes."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +13,18 @@ from worldmodel.sampling import invert_cdf
 
 DREAMED = 8  # frames of a window's sixteen that may be dreamed, at most
 REDRAWN = 0.3  # share of a frame's codes, at most
+KEPT = 0.25  # share of the weights that is of the prior before it learned from dreams
+
+
+@torch.no_grad()
+def keep_some(dynamics: Dynamics, before: Mapping[str, Tensor]) -> None:
+    """Go a part of the way back, in a straight line, to the weights that a prior had before it learned from dreams.
+
+    Between the two it foresees the recordings as well as either and makes less up, and its long dreams are mended all
+    the same ("Robust fine-tuning of zero-shot models", Wortsman et al., 2022).
+    """
+    for name, weight in dynamics.state_dict().items():
+        weight.lerp_(before[name], KEPT)
 
 
 class DreamingObjective(DynamicsObjective):
@@ -24,8 +38,9 @@ class DreamingObjective(DynamicsObjective):
     of the past; so some of them are its own draws, too. The other half of the windows keeps what it knows.
 
     Places count by what was truly there a frame earlier, which is not what is seen in a dream: what a dream has lost is
-    asked back, and so a little of it is made up elsewhere. Where places count by what is seen, or all alike, nothing is
-    made up, but dreams get stuck again: a fifth of the arena's frames were blank after 1,000 steps then, none as it is.
+    asked back, and so a little of it is made up elsewhere. Where places count by what is seen, or all alike, or none
+    more than the average one, less is made up, but dreams get stuck again: a fifth of the arena's frames were blank
+    after 1,000 steps then, none as it is.
     """
 
     name = "dreams"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldmodel.dreaming import DreamingObjective
+from worldmodel.dreaming import DreamingObjective, keep_some
 from worldmodel.dynamics import DynamicsConfig
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -161,9 +161,11 @@ def learn_prior(
     schedule = FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, seed=recipe.seed)
     learn(DynamicsObjective, schedule, folder)
     if recipe.dream_steps:
+        before = {name: weight.clone() for name, weight in world.dynamics.state_dict().items()}
         # By another seed: other windows than those that the prior saw first.
         schedule = FitConfig(recipe.dream_steps, recipe.prior_batch, recipe.prior_lr / 2, seed=recipe.seed + 1)
         learn(DreamingObjective, schedule, _dreams(recipe, folder))
+        keep_some(world.dynamics, before)
     outcomes = OutcomeObjective(
         world.dynamics.eval(), store, codes, size=recipe.outcome_steps * OUTCOME_BATCH, seed=recipe.seed
     )
