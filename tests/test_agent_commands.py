@@ -30,7 +30,8 @@ from agents.evaluation import Outcome  # noqa: E402
 
 FLICKER = "flicker:Flicker-v0"
 ROOT = Path(__file__).parents[1]
-BRIEF = ["--num-envs", "8", "--batch", "64", "--minibatch", "32", "--epochs", "1", "--every", "64", "--dreams", "5"]
+SHORT = ["--batch", "64", "--minibatch", "32", "--epochs", "1", "--every", "64"]
+REAL, BRIEF = [*SHORT, "--num-envs", "2"], [*SHORT, "--num-envs", "8", "--dreams", "5"]
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_a_training_of_other_things_is_refused_and_its_settings_are_kept(model: 
 
 @pytest.mark.parametrize("obs", ["pixels", "latents"])
 def test_an_agent_can_learn_in_the_real_world(model: str, tmp_path: Path, obs: str) -> None:
-    command = ["train-agent", "--env", FLICKER, "--obs", obs, "--out", tmp_path, *BRIEF, "--num-envs", "2"]
+    command = ["train-agent", "--env", FLICKER, "--obs", obs, "--out", tmp_path, *REAL]
     command += ["--real-episodes", "2", *(["--model", model] if obs == "latents" else [])]
     assert run(*command, "--steps", 64) == 0
     (entry,) = read(tmp_path / "progress.json")
@@ -184,7 +185,7 @@ def test_an_agent_can_learn_in_the_real_world(model: str, tmp_path: Path, obs: s
 
 
 def test_real_episodes_to_learn_from_are_cut_short_like_those_of_evaluations(tmp_path: Path) -> None:
-    command = ["train-agent", "--env", FLICKER, "--obs", "pixels", "--out", tmp_path, *BRIEF, "--num-envs", "2"]
+    command = ["train-agent", "--env", FLICKER, "--obs", "pixels", "--out", tmp_path, *REAL]
     assert run(*command, "--steps", 64, "--real-episodes", "2", "--max-steps", "4") == 0  # by itself it ends after 9
     lengths = EventAccumulator(str(tmp_path)).Reload().Scalars("rollout/ep_len_mean")
     assert [event.value for event in lengths] == [4.0]

@@ -125,7 +125,7 @@ class Dynamics(nn.Module):
         is taken for the old ones that it stands for, each as likely as that. Its log-probability is then
         E_old|new [log p(old | past) - log p(old)] + log p(new), a lower bound of what the old prior says of it.
         """
-        together = together + 1e-3 / len(together)  # a code that was never seen is like any other
+        together = together + 1e-3 * torch.eye(len(together)).to(together)  # what is never seen stays what it is
         old = together.sum(0) / together.sum()
         new = together.sum(1) / together.sum()
         meaning = together / together.sum(1, keepdim=True)  # [K, K]: p(old | new)
