@@ -166,7 +166,7 @@ def test_saving_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
         tiny_world().save_pretrained(tmp_path / "model")
         # As killed writers leave them:
         (tmp_path / "model" / ".model.safetensors.partial").touch()
-        (tmp_path / ".model.x1_2y3z4" / "new").mkdir(parents=True, exist_ok=True)
+        (tmp_path / ".model.partial-x1_2y3z4" / "new").mkdir(parents=True, exist_ok=True)
     tiny_world().save_pretrained(tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["beside", "model", "note", "repository", "thesis"]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from worldmodel.errors import UserError
 
 # What a killed `write_bytes` or `new_folder` leaves.
-_LEFT = re.compile(r"\..*\.(partial|[a-z0-9_]{8})")
+_LEFT = re.compile(r"\..*\.partial(-.*)?")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -116,7 +116,7 @@ def new_folder(folder: Path, files: Collection[str]) -> Iterator[Path]:
     """
     check_replaceable(folder, files)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+    with TemporaryDirectory(prefix=f".{folder.name}.partial-", dir=folder.parent) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
         yield new
@@ -129,5 +129,5 @@ def new_folder(folder: Path, files: Collection[str]) -> Iterator[Path]:
             if old.exists() and not folder.exists():
                 old.rename(folder)  # or it would go with the temporary folder
             raise
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.????????"):
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.partial-*"):
         shutil.rmtree(left, ignore_errors=True)
