@@ -151,8 +151,7 @@ def learn_prior(
         known = {name: weight for name, weight in weights.items() if not (new_rewards and "outcome.reward." in name)}
         world.dynamics.load_state_dict(known, strict=not new_rewards)
         if not torch.equal(video.quantizer.embedding, start.video.quantizer.embedding):
-            old_codes, _ = encode_store(start.video, store)
-            world.dynamics.translate(_together(codes, old_codes, video.config.num_codes).to(device))
+            world.dynamics.translate(_together(codes, start.video, store).to(device))
 
     def learn(kind: type[DynamicsObjective], schedule: FitConfig, folder: Path) -> None:
         size = schedule.steps * schedule.batch_size
@@ -195,10 +194,11 @@ def encode_store(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor
     return torch.cat(encoded), torch.where(count > 0, total / count.clamp_min(1), 1.0)
 
 
-def _together(codes: Tensor, others: Tensor, num_codes: int) -> Tensor:
-    """How often each of the codes, float [K, K'], stands where each of the others does; both int16 [F, h, w]."""
-    pairs = codes.flatten().long() * num_codes + others.flatten()
-    return torch.bincount(pairs, minlength=num_codes**2).float().view(num_codes, num_codes)
+def _together(codes: Tensor, video: VideoVQVAE, store: EpisodeStore) -> Tensor:
+    """How often each of a store's codes, int16 [F, h, w], stands where each of `video`'s would: float [K, K]."""
+    k, episodes = video.config.num_codes, track(range(len(store)), "Encoding episodes")
+    others = torch.cat([CodedEpisode.read(store, i, video).codes.cpu() for i in episodes])
+    return torch.bincount((codes.long() * k + others).flatten(), minlength=k**2).float().view(k, k)
 
 
 def _dreams(recipe: Recipe, prior: Path) -> Path:
