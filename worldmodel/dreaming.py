@@ -20,8 +20,8 @@ KEPT = 0.25  # share of the weights that is of the prior before it learned from 
 def keep_some(dynamics: Dynamics, before: Mapping[str, Tensor]) -> None:
     """Go a part of the way back, in a straight line, to the weights that a prior had before it learned from dreams.
 
-    Between the two it foresees the recordings as well as either and makes less up, and its long dreams are mended all
-    the same ("Robust fine-tuning of zero-shot models", Wortsman et al., 2022).
+    There it foresees the recordings nearly as well as before and makes up less than after, and its long dreams stay
+    mended ("Robust fine-tuning of zero-shot models", Wortsman et al., 2022).
     """
     for name, weight in dynamics.state_dict().items():
         weight.lerp_(before[name], KEPT)
