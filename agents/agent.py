@@ -86,10 +86,10 @@ class Agent:
             write_text(new / "README.md", card)
 
     @classmethod
-    def load(cls, name: str | Path, *, world: WorldModel | None = None) -> Self:
+    def load(cls, name: str | Path, *, world: WorldModel | None = None, device: str = "cpu") -> Self:
         """A bundled agent by its name, or a folder that `save` wrote; `.zip` files are read by `from_zip`.
 
-        It sees through `world`, or else through the model that it was trained in, which is loaded.
+        It sees through `world`, or else through the model that it was trained in, which is loaded on `device`.
         Raises `UserError` when there is no such agent, its files are damaged, or `world` is not its own.
         """
         if Path(name).suffix == ".zip":
@@ -116,7 +116,7 @@ class Agent:
         if config.obs == "pixels":
             return cls(config, policy)
         if world is None and config.model is not None:
-            world = WorldModel.from_pretrained(config.model)
+            world = WorldModel.from_pretrained(config.model, device=device)
         return cls(config, policy, world)
 
     @classmethod

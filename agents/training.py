@@ -14,7 +14,6 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from rich.progress import Progress
@@ -82,12 +81,14 @@ def train(
     *,
     every: int,
     evaluate: Callable[[PPO], None],
+    device: str = "cpu",
 ) -> PPO:
     """Train until `config.steps`, from the checkpoint in `folder` if there is one; `evaluate` every so many steps.
 
-    Rewards are scaled by the spread of their discounted sums. All is logged to TensorBoard in `folder`. A checkpoint
-    is written every minute, before and after each evaluation, and on Ctrl-C, which then raises `KeyboardInterrupt`: the
-    batch being played is lost. What goes on does so in new episodes, with luck of its own.
+    The policy learns on `device`. Rewards are scaled by the spread of their discounted sums. All is logged to
+    TensorBoard in `folder`. A checkpoint is written every minute, before and after each evaluation, and on Ctrl-C,
+    which then raises `KeyboardInterrupt`: the batch being played is lost. What goes on does so in new episodes, with
+    luck of its own.
     Raises `UserError` when the checkpoint is damaged or of another agent, and when the training diverges.
     """
     space = envs.single_observation_space
@@ -103,7 +104,7 @@ def train(
         "gamma": config.gamma,
         "ent_coef": config.entropy,
         "seed": config.seed,
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": device,
     }
     checkpoint = _Checkpoint(folder / "checkpoint.zip", _statistics(envs, worlds))
     with warnings.catch_warnings():

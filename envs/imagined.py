@@ -108,9 +108,8 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         self.action_space = batch_space(self.single_action_space, num_envs)
 
         self._all = np.ones(num_envs, np.bool_)
-        self._device = next(world.parameters()).device
         self._recent = world.config.dynamics.recent
-        blank = torch.zeros(num_envs, 1, *world.code_shape, dtype=torch.int64, device=self._device)
+        blank = torch.zeros(num_envs, 1, *world.code_shape, dtype=torch.int64)
         self._dream = Dream(
             world=world.observe_codes(blank, blank.new_zeros(num_envs, 0)),
             steps=np.zeros(num_envs, np.int64),
@@ -167,7 +166,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         if live.any():
             step = self.world.step(
                 dream.world[live] if stale.any() else dream.world,
-                torch.from_numpy(actions[live].astype(np.int64)).to(self._device),
+                torch.from_numpy(actions[live].astype(np.int64)),
                 rngs=[rng for rng, lives in zip(dream.rngs, live, strict=True) if lives],
                 temperature=self.temperature,
             )
@@ -208,7 +207,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         rows = {len(state.world), len(state.steps), len(state.ended), len(state.rngs)}
         if rows != {self.num_envs}:
             raise UserError(f"The state is of {len(state.world)} dreams, and this environment has {self.num_envs}.")
-        world = self.world.observe_codes(*(part.to(self._device) for part in (state.world.codes, state.world.actions)))
+        world = self.world.observe_codes(state.world.codes, state.world.actions)
         self._dream = replace(deepcopy(state), world=world)
         self._arrive(self._all, self._dream.world)
         return self._obs.copy()
@@ -251,7 +250,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         if actions.shape != silence.shape or actions.dtype.kind not in "iu":
             raise UserError(f'Between the frames are integer "actions" {list(silence.shape)}, not {actions.tolist()}.')
         frames, actions = frames[rows], actions[rows].astype(np.int64)
-        return self.world.observe(torch.from_numpy(frames).to(self._device), torch.from_numpy(actions).to(self._device))
+        return self.world.observe(torch.from_numpy(frames), torch.from_numpy(actions))
 
     def _drawn_start(self, rows: NDArray[np.bool_]) -> WorldState:
         """A start from the context bank for each of `rows`, drawn with its generator."""
@@ -259,7 +258,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         if bank is None:
             raise UserError('The model brings no starts along: reset with options={"frames": ..., "actions": ...}.')
         drawn = [int(self._dream.rngs[row].integers(len(bank))) for row in np.flatnonzero(rows)]
-        return self.world.observe_codes(bank.codes[drawn].to(self._device), bank.actions[drawn].to(self._device))
+        return self.world.observe_codes(bank.codes[drawn], bank.actions[drawn])
 
     def _begin(self, rows: NDArray[np.bool_], start: WorldState) -> None:
         self._dream.steps[rows], self._dream.ended[rows] = 0, False

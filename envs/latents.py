@@ -43,7 +43,7 @@ class LatentStream:
 
     def _tensor(self, frame: NDArray[np.uint8]) -> torch.Tensor:
         kept = torch.from_numpy(np.array(frame))  # a copy: some environments draw every frame into the same buffer
-        return kept[None, None].to(self.world.video.quantizer.embedding.device)
+        return kept[None, None].to(self.world.device)
 
     def _observation(self, frame: NDArray[np.uint8]) -> NDArray[Any]:
         if self.obs == "pixels":

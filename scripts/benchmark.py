@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from scripts.command import command_line
 from scripts.curves import draw_curves
+from scripts.device import FASTEST, Device, check_device
 from scripts.unused import refuse_unused
 from worldmodel.benchmark.benchmark import Benchmarked, Weights, run_benchmark
 from worldmodel.benchmark.predictors import Predictor, WorldPredictor
@@ -63,6 +64,8 @@ class Args:
     """Of the world models' dreams."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the world models' weights."""
+    device: Device = FASTEST
+    """Where the world models dream; all is measured on the CPU."""
     lpips: Path | None = None
     """Weights for LPIPS: vgg16.pt of StyleGAN2-ADA (TorchScript)."""
     fid: Path | None = None
@@ -78,8 +81,9 @@ def main(args: Args) -> None:
     if min(args.samples, args.contexts) < 1 or args.seed < 0:
         raise UserError("Samples and contexts are 1 or more, and the seed is 0 or more.")
     check_temperature(args.temperature)
+    check_device(args.device)
     if not args.model:
-        refuse_unused(args, "temperature", "dtype", where="without a --model")
+        refuse_unused(args, "temperature", "dtype", "device", where="without a --model")
     if not args.model and not args.predictor:
         refuse_unused(args, "samples", where="without a --model or --predictor")
     if strangers(args.out) and not (args.out / "parts" / "of.json").is_file():
@@ -126,7 +130,7 @@ def main(args: Args) -> None:
 
 
 def _world(name: str, args: Args) -> Predictor:
-    world = WorldModel.from_pretrained(name, dtype=getattr(torch, args.dtype))
+    world = WorldModel.from_pretrained(name, device=args.device, dtype=getattr(torch, args.dtype))
     return WorldPredictor(model_name(name), world, temperature=args.temperature)
 
 

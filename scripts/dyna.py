@@ -176,7 +176,10 @@ def _learn_to_act(args: Args, number: int) -> None:
     if _agent(args, number).exists():
         return
     dreams = WorldChoice(
-        model=str(args.out / f"round{number}" / "model"), horizon=args.horizon, temperature=args.temperature
+        model=str(args.out / f"round{number}" / "model"),
+        horizon=args.horizon,
+        temperature=args.temperature,
+        device=args.device,
     )
     ppo = dataclasses.replace(args.ppo, steps=(number + 1) * args.ppo.steps)
     learning = args.out / "agent"
@@ -198,7 +201,7 @@ def _measure(args: Args, number: int) -> None:
 
 
 def _real_world(args: Args) -> WorldChoice:
-    return WorldChoice(args.env, args.scenario, args.level, args.env_kwargs)
+    return WorldChoice(args.env, args.scenario, args.level, args.env_kwargs, device=args.device)
 
 
 def _agent(args: Args, number: int) -> Path:

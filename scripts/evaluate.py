@@ -58,7 +58,7 @@ def main(args: Args) -> None:
     seeds = list(range(args.seed, args.seed + args.episodes))
     if args.world.imagined:
         assert model is not None
-        actor = _actor(args.agent, model.frame_shape, model.action_meanings, model)
+        actor = _actor(args, model.frame_shape, model.action_meanings, model)
         if not isinstance(actor, Agent):
             actor.obs = "latents"  # nothing needs to be drawn for those who do not look
         with new_folder(args.out.resolve(), ()) as folder:
@@ -68,7 +68,7 @@ def main(args: Args) -> None:
     make = partial(make_world, args.world.env, args.world.settings())
     world = make()
     unit, fps = world.metadata.get("unit", "reward"), float(world.metadata.get("render_fps") or 30)
-    actor = _actor(args.agent, world.observation_space.shape or (), action_meanings(world), model)
+    actor = _actor(args, world.observation_space.shape or (), action_meanings(world), model)
     world.close()
     if model is not None and actor.world is None:
         raise UserError(f"{args.agent} does not see through a model: leave out --model.")
@@ -99,16 +99,16 @@ def _check(args: Args) -> None:
     check_replaceable(args.out.resolve(), ())
 
 
-def _actor(name: str, frame_shape: tuple[int, ...], meanings: list[str], model: WorldModel | None) -> Actor:
+def _actor(args: Args, frame_shape: tuple[int, ...], meanings: list[str], model: WorldModel | None) -> Actor:
     """Who plays. Raises `UserError` for an agent that there is not, or of another world."""
-    if name == "random":
+    if args.agent == "random":
         return RandomActor(len(meanings))
-    kind, colon, action = name.partition(":")
+    kind, colon, action = args.agent.partition(":")
     if colon and kind == "always":
         if action not in meanings:
             raise UserError(f"There is no action {action!r} here; the actions are {', '.join(meanings)}.")
         return ConstantActor(meanings.index(action))
-    agent = Agent.load(name, world=model)
+    agent = Agent.load(args.agent, world=model, device=args.world.device)
     agent.check_fits(frame_shape, meanings)
     return agent
 
@@ -153,5 +153,5 @@ def _beside_its_dream(frames: Tensor, actions: Tensor, world: WorldModel) -> Ten
     given = min(GIVEN, len(frames) - 1)
     state = world.observe(frames[None, :given], actions[None, : given - 1])
     rollout = world.imagine(state, actions[None, given - 1 :], rngs=generators(0, 1))
-    dreamed = torch.cat([frames[:given], rollout.frames()[0]])
+    dreamed = torch.cat([frames[:given], rollout.frames()[0].cpu()])
     return torch.cat([frames, dreamed], 2)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scripts.device import FASTEST, Device, check_device
 from worldmodel.dream_evaluation import returns
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -50,17 +51,19 @@ class Args:
     figure7: bool = False
     """Draw the paper's Figure 7 instead: six given frames, then ten imagined with "forward" held (top), with "look
     right" held (middle) and without any action (bottom)."""
+    device: Device = FASTEST
 
 
 def main(args: Args) -> None:
     check_temperature(args.temperature)
+    check_device(args.device)
     if args.figure7 and args.actions is not None:
         raise UserError("Figure 7 chooses its own actions: leave out --figure7 or --actions.")
     if args.given < 1 or min(args.seed, args.start, args.episode) < 0:
         raise UserError("--given is 1 or more, and --seed, --start and --episode are 0 or more.")
     if args.store is None and (args.given, args.start, args.episode) != (Args.given, Args.start, Args.episode):
         raise UserError("--given, --start and --episode say where in a --store to start: give one, or leave them out.")
-    world = WorldModel.from_pretrained(args.model)
+    world = WorldModel.from_pretrained(args.model, device=args.device)
     if args.figure7 and not set(FIGURE7_HELD) <= set(world.action_meanings):
         raise UserError(f'Figure 7 holds "forward" and "look right", and {args.model} does not know both.')
     given, truth, recorded = _start(args, world)
@@ -70,7 +73,7 @@ def main(args: Args) -> None:
     actions = _actions(args.actions, world, recorded)
     args.out.mkdir(parents=True, exist_ok=True)
     rollout = world.imagine(given.state, actions[None], rngs=generators(args.seed, 1), temperature=args.temperature)
-    frames = rollout.frames()[0]  # [H, H_px, W_px, 3]
+    frames = rollout.frames()[0].cpu()  # [H, H_px, W_px, 3]
     every = -(-len(frames) // 16)  # a picture that fits a screen
     shown = given.frames[-6:]
     rows = [("dream", torch.cat([shown, frames[::every]]))]
@@ -82,11 +85,11 @@ def main(args: Args) -> None:
     np.savez_compressed(
         arrays,
         frames=frames.numpy(),
-        codes=rollout.codes[0].numpy(),
+        codes=rollout.codes[0].numpy(force=True),
         actions=actions.numpy(),
-        rewards=rollout.rewards[0].numpy(),
-        terminated=rollout.terminated[0].numpy(),
-        log_probs=rollout.log_probs[0].numpy(),
+        rewards=rollout.rewards[0].numpy(force=True),
+        terminated=rollout.terminated[0].numpy(force=True),
+        log_probs=rollout.log_probs[0].numpy(force=True),
     )
     write_bytes(args.out / "dream.npz", arrays.getvalue())
     ended = rollout.terminated[0].nonzero()
@@ -108,7 +111,7 @@ def _start(args: Args, world: WorldModel) -> tuple[_Given, Tensor, Tensor]:
             raise UserError(f"{args.model} brings no starts of its own; give a recorded one with --store.")
         row = np.random.default_rng(args.seed).integers(len(world.contexts))
         codes, before = world.contexts.codes[row][None], world.contexts.actions[row][None]
-        given = _Given(world.video.decode(codes)[0], world.observe_codes(codes, before))
+        given = _Given(world.video.decode(codes)[0].cpu(), world.observe_codes(codes, before))
         return given, torch.empty(0), torch.empty(0, dtype=torch.int64)
     store = EpisodeStore.open(args.store)
     check_store(store, world)
@@ -182,7 +185,7 @@ def _draw_figure7(args: Args, world: WorldModel, given: _Given) -> None:
     actions = ids[:, None].expand(-1, FIGURE7_IMAGINED)
     # One generator seed for all rows: they differ by their actions alone.
     rngs = [np.random.default_rng(args.seed) for _ in ids]
-    frames = world.imagine(given.state[[0] * len(ids)], actions, rngs=rngs, temperature=args.temperature).frames()
+    frames = world.imagine(given.state[[0] * len(ids)], actions, rngs=rngs, temperature=args.temperature).frames().cpu()
     shown = given.frames[-FIGURE7_GIVEN:]
     labels = [f'given, then imagined with "{name}" held' for name in FIGURE7_HELD] + [
         "given, then imagined without actions"

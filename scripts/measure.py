@@ -10,6 +10,7 @@ import torch
 
 from envs.dmlab_fruit import FRUIT
 from scripts.command import command_line
+from scripts.device import FASTEST, Device, check_device
 from scripts.world_report import read_benchmarks, write_benchmarks
 from worldmodel.dream_evaluation import (
     CONTEXT,
@@ -56,6 +57,7 @@ class Args:
     """What to measure."""
     long_dream_steps: int = 10_000
     """Length of the long dream, 10 or more: its first and last tenths are compared."""
+    device: Device = FASTEST
 
 
 class Evaluation:
@@ -63,7 +65,7 @@ class Evaluation:
 
     def __init__(self, args: Args) -> None:
         self.args = args
-        self.world = WorldModel.from_pretrained(args.model)
+        self.world = WorldModel.from_pretrained(args.model, device=args.device)
         self.stores = [EpisodeStore.open(address) for address in (args.store, args.also) if address]
         self.training = EpisodeStore.open(args.train_store)
         self.masks: Masks = {name: FRUIT[name] for name in args.fruit}
@@ -91,7 +93,7 @@ class Evaluation:
         heldout = Foresight.read(self.stores[0], self.world.video)
         for store in self.stores[1:]:
             heldout += Foresight.read(store, self.world.video, first_episode=len(self.stores[0]))
-        return evaluate_sign(training, heldout, self.world.video.quantizer.embedding.detach())
+        return evaluate_sign(training, heldout, self.world.video.quantizer.embedding.detach().cpu())
 
     def rollouts(self) -> list[Result]:
         """As likely as the prior says, and keeping to what it thinks likeliest, which PSNR rewards."""
@@ -107,13 +109,14 @@ class Evaluation:
     def speed(self) -> Result:
         measured = {}
         for dtype in (torch.float32, torch.bfloat16):
-            world = WorldModel.from_pretrained(self.args.model, dtype=dtype)
+            world = WorldModel.from_pretrained(self.args.model, device=self.args.device, dtype=dtype)
             measured[str(dtype).removeprefix("torch.")] = [measure_speed(world, batch) for batch in (1, 64)]
         return {"threads": torch.get_num_threads(), "cores": os.cpu_count(), **measured}
 
 
 def main(args: Args) -> None:
     require("torchmetrics", "metrics")
+    check_device(args.device)
     if args.long_dream_steps < 10:
         raise UserError(f"--long-dream-steps must be 10 or more, not {args.long_dream_steps}.")
     models = read_benchmarks(args.out)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from stable_baselines3 import PPO
 
 EVALUATION_SEED = 1_000_000  # that of the first episode of each evaluation, far from those of the training
-MAY_DIFFER = {"out", "num_envs", "every", *(f.name for f in fields(PPOConfig))} - {"seed"}  # when a training goes on
+# When a training goes on.
+MAY_DIFFER = {"out", "num_envs", "every", "device", *(f.name for f in fields(PPOConfig))} - {"seed"}
 
 
 @dataclass
@@ -93,7 +94,7 @@ class Training:
 
     def __init__(self, args: Args) -> None:
         self.args, choice = args, args.world
-        self.model = choice.load(fast_dtype())
+        self.model = choice.load(fast_dtype(choice.device))
         if args.obs != "pixels" and self.model is None:
             raise UserError(f"--obs {args.obs} needs --model: in whose latents is it to see? Or choose --obs pixels.")
         self.real_env = args.real_env if choice.imagined else choice.env
@@ -124,7 +125,14 @@ class Training:
         out = self.args.out
         self._record(0)  # damaged, it should be known now
         try:
-            learner = train(self.envs, self.args.ppo, out, every=self.args.every, evaluate=self.evaluate)
+            learner = train(
+                self.envs,
+                self.args.ppo,
+                out,
+                every=self.args.every,
+                evaluate=self.evaluate,
+                device=self.args.world.device,
+            )
         finally:
             self.envs.close()
         self.agent(learner).save(out / "agent", card=self.card())

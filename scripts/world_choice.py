@@ -15,6 +15,7 @@ from envs.imagined import Obs
 from envs.latents import LatentObservation
 from envs.recording import World, action_meanings, make_world
 from scripts.collect import parse_settings
+from scripts.device import FASTEST, Device, check_device
 from worldmodel.errors import UserError
 from worldmodel.world import WorldModel
 
@@ -38,6 +39,8 @@ class WorldChoice:
     """Steps after which a dream is truncated; 525 of a Doom model's are 2,100 tics, the time limit of the real one."""
     temperature: float = 1.0
     """Of dreams: above 1 less certain, which leaves an agent less to exploit."""
+    device: Device = FASTEST
+    """Where the model dreams, and the agent learns."""
 
     @property
     def imagined(self) -> bool:
@@ -57,7 +60,8 @@ class WorldChoice:
         """The model, if one is given. Raises `UserError` for dreams without one."""
         if self.imagined and self.model is None:
             raise UserError("Dreams need a model: --model doom-take-cover, or a folder that `worldmodel train` made.")
-        return None if self.model is None else WorldModel.from_pretrained(self.model, dtype=dtype)
+        check_device(self.device)
+        return None if self.model is None else WorldModel.from_pretrained(self.model, device=self.device, dtype=dtype)
 
 
 def check_fits(model: WorldModel, world: World) -> None:

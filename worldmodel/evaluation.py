@@ -36,9 +36,8 @@ class CodedEpisode:
     def read(cls, store: EpisodeStore, i: int, video: VideoVQVAE) -> Self:
         """Episode `i` of a store, encoded from its first frame to its last."""
         episode = store[i]
-        device = video.quantizer.embedding.device
         fields = (episode.frames, episode.actions, episode.rewards, episode.terminated)
-        frames, actions, rewards, terminated = (torch.from_numpy(field).to(device) for field in fields)
+        frames, actions, rewards, terminated = (torch.from_numpy(field).to(video.device) for field in fields)
         pieces: list[Tensor] = []
         for start in range(0, len(frames), 64):
             past = frames[None, max(start - video.config.memory, 0) : start] if start else None

@@ -34,7 +34,7 @@ class VideoObjective:
             self.pixel_weight = None
             self.scale = float(sample.var())
         else:
-            self.pixel_weight = PixelWeight(store).to(model.quantizer.embedding.device)
+            self.pixel_weight = PixelWeight(store).to(model.device)
             self.scale = float((sample - sample.mean((0, 1, 2))).abs().mean())
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -50,7 +50,7 @@ class VideoObjective:
 
     @torch.no_grad()
     def pictures(self) -> dict[str, Tensor]:
-        frames = _first(self.dataset, 8)["frames"].to(self.model.quantizer.embedding.device)
+        frames = _first(self.dataset, 8)["frames"].to(self.model.device)
         decoded = self.model.decode(self.model.encode(frames))
         grid = torch.stack([frames[:, -1], decoded[:, -1]])  # [2, N, H, W, 3]
         use = self.model.quantizer.recent_share.sort(descending=True).values

@@ -41,7 +41,7 @@ class Foresight:
                 continue
             reach = np.arange(1 - video.config.memory, 1)  # a frame's codes depend on these frames
             clips = torch.from_numpy(episode.frames[np.maximum(times[:, None] + reach, 0)])
-            codes = torch.cat([video.encode(piece)[:, -1] for piece in clips.split(32)])
+            codes = torch.cat([video.encode(piece)[:, -1].cpu() for piece in clips.split(32)])
             positive = torch.tensor([sign > 0 for _, sign in ahead if sign])
             parts.append((clips[:, -1], codes, positive, torch.full((len(times),), first_episode + i)))
         if not parts:

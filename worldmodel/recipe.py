@@ -138,10 +138,9 @@ def learn_prior(
     It begins with the weights of `start`'s, if given, translated where that has other codes; but rewards that `start`
     does not know are learned anew.
     """
-    device = video.quantizer.embedding.device
     codes, salience = encode_store(video, store)
     torch.manual_seed(recipe.seed)
-    world = fast_layout(WorldModel(_config(store, video.config, recipe, start)).to(device))
+    world = fast_layout(WorldModel(_config(store, video.config, recipe, start)).to(video.device))
     world.video = video
     new_rewards = start is None or start.config.dynamics.reward_values != world.config.dynamics.reward_values
     if start is None:
@@ -151,11 +150,11 @@ def learn_prior(
         known = {name: weight for name, weight in weights.items() if not (new_rewards and "outcome.reward." in name)}
         world.dynamics.load_state_dict(known, strict=not new_rewards)
         if not torch.equal(video.quantizer.embedding, start.video.quantizer.embedding):
-            world.dynamics.translate(_together(codes, start.video, store).to(device))
+            world.dynamics.translate(_together(codes, start.video, store).to(video.device))
 
     def learn(kind: type[DynamicsObjective], schedule: FitConfig, folder: Path) -> None:
         size = schedule.steps * schedule.batch_size
-        fit(kind(world, store, codes, salience.to(device), size=size, seed=schedule.seed), schedule, folder)
+        fit(kind(world, store, codes, salience.to(video.device), size=size, seed=schedule.seed), schedule, folder)
 
     schedule = FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, seed=recipe.seed)
     learn(DynamicsObjective, schedule, folder)
@@ -182,7 +181,7 @@ def encode_store(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor
 
     The salience of a code is the mean `PixelWeight` of the pixels it stands for, and one where it never occurs.
     """
-    pixel_weight = PixelWeight(store).to(video.quantizer.embedding.device)
+    pixel_weight = PixelWeight(store).to(video.device)
     encoded, total, count = [], torch.zeros(video.config.num_codes), torch.zeros(video.config.num_codes)
     for i in track(range(len(store)), "Encoding episodes"):
         episode = CodedEpisode.read(store, i, video)

@@ -30,7 +30,7 @@ def measure_speed(world: WorldModel, batch: int, *, seconds: float = 5.0) -> Res
 
     def step() -> None:
         nonlocal state
-        actions = torch.from_numpy(choose.integers(world.n_actions, size=batch)).to(state.codes.device)
+        actions = torch.from_numpy(choose.integers(world.n_actions, size=batch))
         state = world.step(state, actions, rngs=rngs).state
         world.render(state).cpu()
 
@@ -52,8 +52,8 @@ def some_state(world: WorldModel, batch: int) -> WorldState:
     """A state to step from: the model's own starts, in turn."""
     if world.contexts is None:
         raise UserError("The model has no starts to dream from: train it with this version of the package.")
-    device, rows = next(world.parameters()).device, torch.arange(batch) % len(world.contexts)
-    return world.observe_codes(world.contexts.codes[rows].to(device), world.contexts.actions[rows].to(device))
+    rows = torch.arange(batch) % len(world.contexts)
+    return world.observe_codes(world.contexts.codes[rows], world.contexts.actions[rows])
 
 
 @torch.inference_mode()

@@ -136,18 +136,22 @@ class VideoVQVAE(nn.Module):
             *head,
         )
 
+    @property
+    def device(self) -> torch.device:
+        return self.quantizer.embedding.device
+
     @torch.no_grad()
     def encode(self, frames: Tensor, past: Tensor | None = None) -> Tensor:
-        """Codes, int64 [B, T, h, w], of frames, uint8 [B, T, H, W, 3].
+        """Codes, int64 [B, T, h, w], of frames, uint8 [B, T, H, W, 3] on any device.
 
         `past`, uint8 [B, P, H, W, 3], are the frames that came just before, when the video is encoded piece by piece.
         """
-        return self.quantizer.encode(self.encoder(self._floats(self._with_past(frames, past))))
+        return self.quantizer.encode(self.encoder(self._floats(self._with_past(frames, past).to(self.device))))
 
     @torch.no_grad()
     def decode(self, codes: Tensor, past: Tensor | None = None) -> Tensor:
         """Frames, uint8 [B, T, H, W, 3], of codes, int64 [B, T, h, w]; `past`: codes [B, P, h, w] that came before."""
-        return to_frames(self.decoder(self.quantizer.lookup(self._with_past(codes, past))))
+        return to_frames(self.decoder(self.quantizer.lookup(self._with_past(codes, past).to(self.device))))
 
     def forward(self, frames: Tensor, weight: Tensor | None = None) -> VideoLoss:
         """Eq. 3 on frames, uint8 [B, T, H, W, 3]; `weight`, float [B, T, H, W], says how much each pixel counts."""

@@ -35,7 +35,10 @@ class WorldConfig:
 
 
 class WorldModel(nn.Module):
-    """Generation happens among codes; frames are drawn only when someone wants to look."""
+    """Generation happens among codes; frames are drawn only when someone wants to look.
+
+    Frames, codes and actions may be on any device; what comes of them is on the model's.
+    """
 
     def __init__(self, config: WorldConfig, contexts: ContextBank | None = None) -> None:
         super().__init__()
@@ -50,6 +53,10 @@ class WorldModel(nn.Module):
         self.code_shape = config.video.code_shape
         self.num_codes = config.video.num_codes
         self.fps = config.fps
+
+    @property
+    def device(self) -> torch.device:
+        return self.video.device
 
     @torch.no_grad()
     def observe(self, frames: Tensor, actions: Tensor) -> WorldState:
@@ -83,7 +90,7 @@ class WorldModel(nn.Module):
                 f"Codes are [B, T, {', '.join(map(str, self.code_shape))}], from 0 to {self.num_codes - 1}; "
                 f"these are {list(codes.shape)}, from {int(codes.min())} to {int(codes.max())}."
             )
-        return WorldState(*self.dynamics.past(codes, actions))
+        return WorldState(*self.dynamics.past(codes.to(self.device), actions.to(self.device)))
 
     @torch.no_grad()
     def step(
@@ -115,8 +122,8 @@ class WorldModel(nn.Module):
             raise UserError(f"The state, of codes {list(state.codes.shape)}, is another model's.")
         size = state.codes[0, 0].numel()
         # Codes and the termination are all decided by these: one uniform each.
-        uniforms = torch.from_numpy(np.stack([rng.random(size + 1, np.float32) for rng in rngs])).to(state.codes.device)
-        actions = torch.cat([state.actions, action[:, None]], 1)
+        uniforms = torch.from_numpy(np.stack([rng.random(size + 1, np.float32) for rng in rngs])).to(self.device)
+        actions = torch.cat([state.actions, action[:, None].to(self.device)], 1)
         drawn = self.dynamics.draw(state.codes, actions, uniforms[:, :-1], temperature)
         codes = torch.cat([state.codes[:, 1:], drawn.codes[:, None]], 1)
         terminated = uniforms[:, -1] < drawn.termination

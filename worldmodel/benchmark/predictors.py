@@ -26,7 +26,7 @@ class Prediction:
 
 
 class Predictor(Protocol):
-    """The whole of what a model needs to be benchmarked."""
+    """The whole of what a model needs to be benchmarked; tensors come and go in the CPU's memory."""
 
     name: str
 
@@ -64,12 +64,12 @@ class WorldPredictor:
         state = self.world.observe(frames, actions[:, :given])
         rngs = [np.random.default_rng(seed) for seed in seeds]
         dream = self.world.imagine(state, actions[:, given:], rngs=rngs, temperature=self.temperature)
-        return Prediction(dream.frames(), dream.rewards, dream.terminated)
+        return Prediction(dream.frames().cpu(), dream.rewards.cpu(), dream.terminated.cpu())
 
     @torch.no_grad()
     def bits_per_code(self, frames: Tensor, actions: Tensor | None) -> Tensor:
         actions = self._actions(frames, actions, frames.shape[1] - 1)
-        return stream_bits(self.world.dynamics, self.world.video.encode(frames), actions)
+        return stream_bits(self.world.dynamics, self.world.video.encode(frames), actions.to(self.world.device)).cpu()
 
     def _actions(self, frames: Tensor, actions: Tensor | None, length: int) -> Tensor:
         return torch.full((len(frames), length), self.world.no_action) if actions is None else actions
@@ -148,7 +148,7 @@ class Reconstruction:
 
     def redraw(self, frames: Tensor) -> Tensor:
         """uint8 [B, T, H, W, 3] -> the same."""
-        return self.video.decode(self.video.encode(frames))
+        return self.video.decode(self.video.encode(frames)).cpu()
 
 
 def check_prediction(prediction: Prediction, frames: Tensor, horizon: int, name: str) -> None:
