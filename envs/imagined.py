@@ -6,11 +6,12 @@
 Row i of `envs.reset(seed=s)` dreams what `env.reset(seed=s + i)` does. All rows share each call of the model.
 """
 
+import operator
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import gymnasium
 import numpy as np
@@ -132,13 +133,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         rows = np.asarray(options.pop("reset_mask", self._all))
         if rows.dtype != np.bool_ or rows.shape != self._all.shape or not rows.any():
             raise UserError(f'The "reset_mask" of {self.num_envs} dreams has as many bools, at least one of them true.')
-        seeds: Sequence[int | None]
-        if seed is None or isinstance(seed, int | np.integer):
-            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = seed
-        if len(seeds) != self.num_envs:
-            raise UserError(f"There are {self.num_envs} dreams to seed, not {len(seeds)}.")
+        seeds = _row_seeds(seed, self.num_envs)
         start = self._given_start(rows, options) if options else None
         seeded = [row for row in np.flatnonzero(rows).tolist() if seeds[row] is not None]
         rngs = [seeding.np_random(seeds[row])[0] for row in seeded]  # all of them, before the first takes its place
@@ -233,7 +228,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
             render_mode=self.render_mode,
         )
         rows = np.repeat(np.arange(self.num_envs), n)
-        rngs = [seeding.np_random(None if seed is None else seed + j)[0] for j in range(len(rows))]
+        rngs = [seeding.np_random(row_seed)[0] for row_seed in _row_seeds(seed, len(rows))]
         now = self._dream
         branches.set_state(Dream(now.world[rows], now.steps[rows], now.ended[rows], rngs, now.codebook))
         return branches
@@ -244,7 +239,10 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
             raise UserError(f'A reset takes the options "frames", "actions" and "reset_mask", not {list(options)}.')
         frames = _as_array(options["frames"])
         if frames.ndim != 5 or len(frames) != self.num_envs or not frames.size:
-            raise UserError(f'{self.num_envs} dreams start from "frames" [N, T, H, W, 3], not {list(frames.shape)}.')
+            raise UserError(
+                f'{self.num_envs} dreams start from "frames" [N, T, H, W, 3] (a single environment takes them without '
+                f"N), not {list(frames.shape)}."
+            )
         silence = np.full((self.num_envs, frames.shape[1] - 1), self.world.no_action)
         actions = _as_array(options.get("actions", silence))
         if actions.shape != silence.shape or actions.dtype.kind not in "iu":
@@ -327,6 +325,7 @@ class ImaginedEnv(gymnasium.Env[NDArray[Any], np.int64]):
     ) -> tuple[NDArray[Any], dict[str, Any]]:
         if isinstance(options, dict):
             options = {key: [value] for key, value in options.items()}
+        (seed,) = _row_seeds(seed, 1)
         obs, info = self._row.reset(seed=[seed], options=options)
         (self._np_random,) = self._row._dream.rngs
         self._np_random_seed = self._np_random_seed if seed is None else seed
@@ -386,6 +385,21 @@ def _as_array(values: Any) -> NDArray[Any]:
         return np.array(values)
     except ValueError as error:
         raise UserError(f"The options of a reset are arrays, and this is none ({error}).") from error
+
+
+def _row_seeds(seed: int | Sequence[int | None] | None, rows: int) -> list[int | None]:
+    """One seed a row, of one for all (`seed`, `seed + 1`, ...) or one each. Raises `UserError` for what is neither."""
+    try:
+        if seed is None:
+            return [None] * rows
+        if isinstance(seed, SupportsIndex) and not isinstance(seed, np.ndarray):
+            return [operator.index(seed) + i for i in range(rows)]
+        seeds = [None if each is None else operator.index(each) for each in seed]
+    except TypeError as error:
+        raise UserError(f"Seeds are whole numbers, one for all dreams or one each, and not {seed!r}.") from error
+    if len(seeds) != rows:
+        raise UserError(f"There are {rows} dreams to seed, not {len(seeds)}.")
+    return seeds
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

@@ -55,10 +55,17 @@ def make_world(env_id: str, env_kwargs: dict[str, Any]) -> World:
 
 
 def action_meanings(world: World) -> list[str]:
-    """The names a world gives its actions (Atari's `get_action_meanings`), or their numbers."""
+    """The names a world gives its actions (Atari's `get_action_meanings`), or their numbers.
+
+    Raises `UserError` where it names more or fewer than it takes, or not by text.
+    """
     assert isinstance(world.action_space, spaces.Discrete)
+    n = int(world.action_space.n)
     named = getattr(world.unwrapped, "get_action_meanings", None)
-    return list(named()) if named else [str(action) for action in range(world.action_space.n)]
+    meanings = list(named()) if named else list(map(str, range(n)))
+    if len(meanings) != n or not all(isinstance(name, str) for name in meanings):
+        raise UserError(f"A world of {n} actions names as many by text, and this one's names are {meanings}.")
+    return meanings
 
 
 def open_recording(
@@ -71,7 +78,7 @@ def open_recording(
     seed: int = 0,
     max_steps: int | None = None,
 ) -> EpisodeStore:
-    """The store for a recording of `world`: a new one, or the one at `address` to go on with.
+    """The store for a recording of `world`: a new one, or the one at `address` to go on with, if it has any episode.
 
     `world` is `make_world(env_id, env_kwargs)`; `policy` is a note for people on who plays.
     Raises `UserError` when the store there is of another recording.
@@ -80,13 +87,13 @@ def open_recording(
         "env_id": env_id,
         "env_kwargs": env_kwargs,
         "action_meanings": action_meanings(world),
-        "frame_skip": getattr(world.unwrapped, "frame_skip", 1),
+        "frame_skip": int(getattr(world.unwrapped, "frame_skip", 1)),
         "fps": float(world.metadata.get("render_fps") or DEFAULT_FPS),
         "policy": policy,
         "seed": seed,
         "max_steps": max_steps,
     }
-    if not EpisodeStore.exists(address):
+    if not EpisodeStore.exists(address) or not len(EpisodeStore.open(address)):
         assert world.observation_space.shape is not None
         height, width, channels = world.observation_space.shape
         n_actions = len(recording["action_meanings"])

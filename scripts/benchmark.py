@@ -135,18 +135,15 @@ def _world(name: str, args: Args) -> Predictor:
 
 
 def _foreign(path: str) -> Predictor:
-    """What `MODULE:FACTORY` makes; modules in the current folder are found, too."""
+    """What `MODULE:FACTORY` makes."""
     module, _, factory = path.partition(":")
     if not module or not factory:
         raise UserError(f"--predictor is MODULE:FACTORY, not {path}.")
-    sys.path.insert(0, "")
     try:
         predictor: Predictor = getattr(importlib.import_module(module), factory)()
     except Exception as error:  # somebody else's code
         why = str(error).partition("\n")[0]
         raise UserError(f"--predictor {path} cannot be made: {type(error).__name__}: {why}.") from error
-    finally:
-        sys.path.remove("")
     if not isinstance(getattr(predictor, "name", None), str) or not callable(getattr(predictor, "predict", None)):
         raise UserError(f"What --predictor {path} makes has no name and no predict: see docs/foreign_model.py.")
     return predictor

@@ -71,6 +71,8 @@ def main() -> int:
 
 
 def _run(argv: list[str]) -> None:
+    if "" not in sys.path:
+        sys.path.append("")  # worlds and predictors that users name may be modules in the current folder
     command: ModuleType = tyro.extras.subcommand_cli_from_dict(
         {name: _importer(module, summary) for name, (module, summary) in COMMANDS.items()},
         prog="worldmodel",

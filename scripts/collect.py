@@ -1,6 +1,7 @@
 """`worldmodel collect`: record episodes of a Gymnasium environment into a store."""
 
 import ast
+import json
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Args:
     agent: str | None = None
     """Who plays: a bundled agent's name, a folder, or a .zip that Stable-Baselines3 saved. Without one, play is random
     and sticky."""
+    model: str | None = None
+    """The model in whose latents the agent sees, where it is no longer where the agent was trained."""
     explore: float = 0.1
     """Share of random actions among an agent's: a world model should also see what it would not do."""
     stick: float = STICK
@@ -62,7 +65,7 @@ def main(args: Args) -> None:
     if not all(0 <= chance <= 1 for chance in (args.stick, args.forward, args.explore)):
         raise UserError("--stick, --forward and --explore are probabilities: give numbers from 0 to 1.")
     if args.agent is None:
-        refuse_unused(args, "explore", where="without an --agent")
+        refuse_unused(args, "explore", "model", where="without an --agent")
     else:
         refuse_unused(args, "stick", "forward", where="where an agent plays")
     env_kwargs = parse_settings(args.env_kwargs)
@@ -104,8 +107,10 @@ def choose_policy(args: Args, world: World) -> tuple[Policy, str]:
         require("stable_baselines3", "agents")
         from agents.actors import Exploring, in_real_world
         from agents.agent import Agent
+        from worldmodel.world import WorldModel
 
-        agent, meanings = Agent.load(args.agent), action_meanings(world)
+        model = None if args.model is None else WorldModel.from_pretrained(args.model)
+        agent, meanings = Agent.load(args.agent, world=model), action_meanings(world)
         agent.check_fits(world.observation_space.shape or (), meanings)
         return in_real_world(
             Exploring(agent, len(meanings), args.explore)
@@ -125,4 +130,8 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
             parsed[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             parsed[name] = value
+        try:
+            json.dumps(parsed[name])
+        except TypeError as error:
+            raise UserError(f"--env-kwargs takes what JSON can say, for the store to keep, and not {value}.") from error
     return parsed

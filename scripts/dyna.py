@@ -91,7 +91,8 @@ def main(args: Args) -> None:
     learned = (args.out / "round0").exists()
     later = set() if learned else {name for name in settings if name.startswith(("recipe.", "ppo."))}
     write_settings(args.out, settings, MAY_DIFFER | later)
-    rounds: list[dict[str, Any]] = []
+    table = args.out / "rounds.json"
+    rounds: list[dict[str, Any]] = json.loads(table.read_text()) if table.exists() else []
     for number in range(args.rounds):
         here = args.out / f"round{number}"
         print(f"Round {number + 1} of {args.rounds}")
@@ -103,9 +104,10 @@ def main(args: Args) -> None:
             _measure(args, number)
         report = json.loads((here / "evaluation" / "evaluation.json").read_text())
         steps = int(store.lengths[: (number + 1) * args.episodes].sum())  # of the rounds so far
-        rounds.append({"real_steps": steps, **{k: report[k] for k in ("episodes", "mean", "std", "ci95", "unit")}})
-        write_text(args.out / "rounds.json", json.dumps(rounds, indent=1) + "\n")
-    print(f"The agent is in {_agent(args, args.rounds - 1)}, the table in {args.out / 'rounds.json'}.")
+        row = {"real_steps": steps, **{k: report[k] for k in ("episodes", "mean", "std", "ci95", "unit")}}
+        rounds[number : number + 1] = [row]
+        write_text(table, json.dumps(rounds, indent=1) + "\n")
+    print(f"The agent is in {_agent(args, args.rounds - 1)}, the table in {table}.")
 
 
 def _settings(args: Args) -> dict[str, Any]:
@@ -147,9 +149,9 @@ def _record(args: Args, number: int) -> EpisodeStore:
             str(args.out / "episodes"), world, args.env, settings, policy=note, max_steps=args.max_steps
         )
     policy: Policy = sticky_random(meanings)
-    if number > 0:
-        policy = in_real_world(Exploring(Agent.load(_agent(args, number - 1)), len(meanings), EXPLORE))
     seeds = range(len(store), (number + 1) * args.episodes)
+    if number > 0 and seeds:
+        policy = in_real_world(Exploring(_trained(args, number - 1), len(meanings), EXPLORE))
     make = partial(make_world, args.env, settings)
     with closing(record(make, policy, seeds, worlds=min(2, len(seeds)), max_steps=args.max_steps)) as episodes:
         for _ in track(seeds, "Playing") if seeds else ():
@@ -184,8 +186,16 @@ def _learn_to_act(args: Args, number: int) -> None:
     ppo = dataclasses.replace(args.ppo, steps=(number + 1) * args.ppo.steps)
     learning = args.out / "agent"
     # Not its `main`, which keeps to one model: each round has another, with the same eyes.
-    train_agent.Training(train_agent.Args(learning, dreams, ppo, every=args.every, dreams=args.dreams)).run()
-    Agent.load(learning / "agent").save(_agent(args, number), card=(learning / "agent" / "README.md").read_text())
+    training = train_agent.Training(train_agent.Args(learning, dreams, ppo, every=args.every, dreams=args.dreams))
+    training.run()
+    agent = Agent.load(learning / "agent", world=training.model)
+    agent.save(_agent(args, number), card=(learning / "agent" / "README.md").read_text())
+
+
+def _trained(args: Args, number: int) -> Agent:
+    """The agent of a round, which sees through that round's model."""
+    world = WorldModel.from_pretrained(args.out / f"round{number}" / "model", device=args.device)
+    return Agent.load(_agent(args, number), world=world)
 
 
 def _measure(args: Args, number: int) -> None:
@@ -195,7 +205,7 @@ def _measure(args: Args, number: int) -> None:
             out=args.out / f"round{number}" / "evaluation",
             episodes=args.test_episodes,
             max_steps=args.max_steps,
-            world=_real_world(args),
+            world=dataclasses.replace(_real_world(args), model=str(args.out / f"round{number}" / "model")),
         )
     )
 

@@ -57,7 +57,7 @@ def main(args: Args) -> None:
     one_tokenizer = {"tokenizer_steps"} if prior.exists() and not args.tokenizer else set()
     check_room(model)
     check_checkpoints(args.recipe, tokenizer=tokenizer, prior=prior)
-    write_settings(args.out, _settings(args), MAY_DIFFER - one_tokenizer)
+    write_settings(args.out, {**_settings(args), "episodes": len(store)}, MAY_DIFFER - one_tokenizer)
     video = given
     if video is None:
         video = learn_tokenizer(store, args.recipe, tokenizer, args.device, start=start)

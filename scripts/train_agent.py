@@ -24,6 +24,7 @@ from scripts.unused import refuse_unused
 from scripts.world_choice import WorldChoice, check_fits, make_worlds
 from worldmodel.errors import UserError, require
 from worldmodel.files import write_text
+from worldmodel.folders import lasting_name
 from worldmodel.precision import fast_dtype
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Training:
             observation_shape=tuple(space.shape),
             num_codes=int(space.high.max()) + 1,
             action_meanings=tuple(self.meanings),
-            model=self.args.world.model if seen else None,
+            model=lasting_name(self.args.world.model) if seen and self.args.world.model else None,
             codebook=seen.codebook_fingerprint() if seen else None,
         )
         return Agent(config, learner.policy, seen)

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kills import kill_at_a_moment
 
-from envs.recording import make_world, sticky_random
+from envs.recording import make_world, open_recording, record, sticky_random
 from scripts.collect import Args, main, parse_settings
-from tests.command_line import refused
+from tests.command_line import refused, run
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 
@@ -286,3 +286,63 @@ def test_doom_is_recorded_by_several_worlds_at_once(tmp_path: Path) -> None:
     assert store.provenance["action_meanings"] == ["noop", "left", "right"]
     assert store.lengths.tolist() == [20, 20, 20]
     assert len({episode.frames.tobytes() for episode in store}) == 3
+
+
+class Misnamed(Corridor):
+    """Its names are not those of its actions."""
+
+    def __init__(self, names: Any) -> None:
+        super().__init__()
+        self.names = names
+
+    def get_action_meanings(self) -> Any:
+        return self.names
+
+
+@pytest.mark.parametrize("names", [["left", "right"], [1, 2, 3]])
+def test_a_world_that_misnames_its_actions_is_not_recorded(names: Any) -> None:
+    gymnasium.register("Misnamed-v0", entry_point=Misnamed, kwargs={"names": names})
+    try:
+        with pytest.raises(UserError, match="names as many"):
+            main(Args("Misnamed-v0", "memory://misnamed", 1))
+    finally:
+        del gymnasium.registry["Misnamed-v0"]
+    assert not EpisodeStore.exists("memory://misnamed")
+
+
+def test_a_store_without_an_episode_takes_other_settings(tmp_path: Path) -> None:
+    world = make_world(CORRIDOR, {})
+    empty = open_recording(str(tmp_path / "store"), world, CORRIDOR, {"wrong": 1}, policy="none")
+    assert len(empty) == 0
+    assert_same(collect(tmp_path / "store", 2), collect(tmp_path / "fresh", 2))
+    with pytest.raises(UserError, match="recorded with policy"):
+        open_recording(str(tmp_path / "store"), world, CORRIDOR, {}, policy="none")
+
+
+def test_settings_that_a_store_cannot_keep_are_one_sentence(tmp_path: Path) -> None:
+    for value in ("{1,2}", "b'x'"):
+        said = refused(
+            "collect", CORRIDOR, "--store", tmp_path / "store", "--episodes", 1, "--env-kwargs", f"n={value}"
+        )
+        assert "JSON" in said
+    assert not (tmp_path / "store").exists()
+
+
+def test_worlds_in_the_current_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = "from corridor import Corridor\nimport gymnasium\ngymnasium.register('Yard-v0', entry_point=Corridor)\n"
+    (tmp_path / "yard_of_a_test.py").write_text(world)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    monkeypatch.chdir(tmp_path)
+    assert run("collect", "yard_of_a_test:Yard-v0", "--store", "store", "--episodes", 1) == 0
+
+
+def test_players_are_not_as_lucky_as_their_worlds(tmp_path: Path) -> None:
+    """Both draw from a seed; drawing the same numbers, play would depend on what the world drew."""
+    played: list[float] = []
+
+    def policy(rng: np.random.Generator) -> Any:
+        played.append(rng.random())
+        return lambda frame: 0
+
+    assert len(list(record(Corridor, policy, [3], max_steps=2))) == 1
+    assert played == [np.random.default_rng([3, 1]).random()] != [gymnasium.utils.seeding.np_random(3)[0].random()]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,13 @@ def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(
     written = {path: path.stat().st_mtime_ns for path in args.out.rglob("*.safetensors")}
     dyna.main(dataclasses.replace(args, rounds=2))
     assert {path: path.stat().st_mtime_ns for path in args.out.rglob("*.safetensors")} == written
+    dyna.main(args)  # a round fewer takes nothing away
     assert json.loads((args.out / "rounds.json").read_text()) == rounds
+    elsewhere = dataclasses.replace(args, out=args.out.rename(tmp_path / "elsewhere"))
+    shutil.rmtree(elsewhere.out / "round1" / "evaluation")
+    dyna.main(dataclasses.replace(elsewhere, rounds=2))  # its agents still find the models they see through
+    assert json.loads((elsewhere.out / "rounds.json").read_text()) == rounds
+    args = elsewhere
     settings = json.loads((args.out / "train.json").read_text())
     assert (settings["scenario"], settings["rounds"], settings["ppo.steps"]) == ("take-cover", 2, 256)
     with pytest.raises(UserError, match="holds a training with episodes 2, horizon 5, ppo.seed 0;"):

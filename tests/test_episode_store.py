@@ -291,3 +291,8 @@ def test_rewards_that_are_no_numbers_are_refused() -> None:
     for value in (np.nan, np.inf):
         with pytest.raises(UserError, match="finite"):
             replace(episode, rewards=np.full(5, value))
+
+
+def test_a_field_that_there_is_not_is_named(part_store: EpisodeStore) -> None:
+    with pytest.raises(UserError, match="but no reward"):
+        part_store.flat("reward")

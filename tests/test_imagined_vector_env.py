@@ -1,5 +1,9 @@
 """Many dreams in one call are, to whoever steps them, what Gymnasium makes of as many single ones."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -378,3 +382,34 @@ def test_a_step_that_cannot_begin_a_dream_anew_steps_none() -> None:
     assert torch.equal(after.world.codes, before.world.codes)
     np.testing.assert_array_equal(after.steps, before.steps)
     np.testing.assert_array_equal(after.ended, ended)
+
+
+def test_seeds_are_whole_numbers_of_any_kind(world: WorldModel) -> None:
+    envs = make(world)
+    first = envs.reset(seed=4)[0]
+    for seeds in (np.int64(4), np.arange(4, 4 + N), [np.uint8(4 + i) for i in range(N)]):
+        np.testing.assert_array_equal(envs.reset(seed=seeds)[0], first)
+    for seed in (1.5, "1", [0.5] * N):
+        with pytest.raises(UserError, match="whole numbers"):
+            envs.reset(seed=seed)  # type: ignore[arg-type]
+    still = np.zeros(2 * N, np.int64)
+    left, right = (envs.branch(2, seed=seed).step(still)[0] for seed in (np.int64(3), 3))
+    np.testing.assert_array_equal(left, right)
+
+
+def test_gymnasium_may_give_each_dream_a_process_of_its_own(world: WorldModel, tmp_path: Path) -> None:
+    """Forked while torch has a pool of threads, which the fork does not inherit: it would wait for them forever."""
+    world.save_pretrained(tmp_path / "model")
+    code = (
+        "import gymnasium, numpy as np\n"
+        f"envs = gymnasium.make_vec('envs:worldmodel/Imagined-v0', 2, 'async', model={str(tmp_path / 'model')!r})\n"
+        "envs.reset(seed=0)\nprint(envs.step(np.array([0, 1]))[0].shape)\nenvs.close()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert done.returncode == 0 and "(2, 42, 42, 3)" in done.stdout, done.stderr

@@ -122,3 +122,25 @@ def test_an_interrupt_is_not_lost_in_h5py_and_leaves_nothing(minari_folder: Path
 def test_an_absent_minari_dataset_is_said(minari_folder: Path) -> None:
     with pytest.raises(UserError, match="no Minari dataset absent-v0"):
         open_source("minari:absent-v0")
+
+
+def test_actions_that_are_not_discrete_are_refused(minari_folder: Path) -> None:
+    import minari
+    from gymnasium import spaces
+
+    episode = make_episode(7, seed=1)
+    several = np.zeros((7, 3), np.int8)
+    buffer = minari.data_collector.EpisodeBuffer(
+        id=0,
+        observations=episode.frames,
+        actions=several,
+        rewards=episode.rewards,
+        terminations=episode.terminated,
+        truncations=episode.truncated,
+    )
+    shown = spaces.Box(0, 255, episode.frames.shape[1:], np.uint8)
+    minari.create_dataset_from_buffers(
+        "several-v0", [buffer], observation_space=shown, action_space=spaces.MultiBinary(3), jpeg_encoding=False
+    )
+    with pytest.raises(UserError, match="discrete"):
+        open_source("minari:several-v0")

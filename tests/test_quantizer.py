@@ -153,3 +153,24 @@ def test_unit_norm_compares_directions() -> None:
 @given(st.integers(1, 20))
 def test_perplexity_of_evenly_used_codes_is_their_number(n: int) -> None:
     assert perplexity(torch.arange(n).repeat(3), 20).item() == pytest.approx(n, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_latents_may_be_of_another_precision_than_the_dictionary(dtype: torch.dtype) -> None:
+    quantizer = VectorQuantizer(8, 3).to(dtype)
+    z = torch.randn(2, 3, 50, dtype=torch.float64)
+    codes = quantizer(z).codes
+    assert torch.equal(codes, quantizer.eval().encode(z)) or dtype == torch.bfloat16
+    assert quantizer.cluster_sum.dtype == quantizer.embedding.dtype == dtype and quantizer.usage > 0.5
+
+
+def test_a_code_that_is_never_used_keeps_its_place_among_moving_averages() -> None:
+    quantizer = VectorQuantizer(2, 1, ema_decay=0.5, restart_below=0.0)
+    quantizer.initialised.fill_(True)
+    with torch.no_grad():
+        for embeddings in (quantizer.embedding, quantizer.cluster_sum):
+            embeddings.copy_(torch.tensor([[0.0], [100.0]]))
+    for _ in range(60):  # in which all that is known of the second fades to nothing
+        quantizer(torch.rand(4, 1, 5))
+    assert quantizer.cluster_size[1] < 1e-5
+    assert 90 < float(quantizer.embedding[1]) <= 101

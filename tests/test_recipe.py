@@ -14,8 +14,9 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors
 from worldmodel.objectives import DynamicsObjective
-from worldmodel.recipe import MAX_REWARDS, Recipe, check_trainable, learn_prior, learn_tokenizer
+from worldmodel.recipe import MAX_REWARDS, Recipe, _contexts, check_trainable, learn_prior, learn_tokenizer
 from worldmodel.step import Batch
+from worldmodel.training import FitConfig, Objective
 
 RECIPE = Recipe(tokenizer_steps=1, tokenizer_batch=1, prior_steps=1, prior_batch=1, dream_steps=0, outcome_steps=1)
 STEPS = 40
@@ -106,3 +107,43 @@ def test_of_many_rewards_the_commonest_is_told_exactly(tmp_path: Path) -> None:
     assert values[0] == paid.min() and values[-1] == paid.max()
     nearest = values[np.abs(paid[:, None] - values).argmin(1)]
     assert np.abs(nearest - paid).max() < 0.2 and nearest[paid == 0].tolist() == [0.0] * int((paid == 0).sum())
+
+
+def test_frames_that_are_all_alike_are_not_learned_from(tmp_path: Path) -> None:
+    store = EpisodeStore.create(
+        f"memory://{uuid.uuid4()}", frame_shape=FRAME_SHAPE, n_actions=N_ACTIONS, provenance=PROVENANCE
+    )
+    episode = make_episode(STEPS, 0, FRAME_SHAPE)
+    for shade in (7, 7):
+        store.append(dataclasses.replace(episode, frames=np.full_like(episode.frames, shade)))
+    with pytest.raises(UserError, match="look the same"):
+        learn_tokenizer(store, RECIPE, tmp_path / "tokenizer", "cpu")
+
+
+def test_starts_are_moments_before_the_end(tmp_path: Path) -> None:
+    store = store_that_pays(np.zeros(STEPS))  # of which the last step ends it
+    codes = torch.arange(STEPS + 1, dtype=torch.int16)[:, None, None].expand(-1, 6, 6)  # each frame's is its number
+    starts = _contexts(store, codes)
+    assert store[0].terminated[-1] and len(starts) > 50
+    assert int(starts.codes.max()) == STEPS - 1
+    assert (starts.codes.diff(dim=1) <= 1).all()
+
+
+def test_a_tokenizer_is_what_will_be_saved_of_it(tmp_path: Path) -> None:
+    video = learn_tokenizer(store_that_pays(np.zeros(STEPS)), RECIPE, tmp_path / "tokenizer", "cpu")
+    for name, weight in video.state_dict().items():
+        if weight.is_floating_point():
+            assert torch.equal(weight, weight.bfloat16().float()), name
+
+
+def test_dreams_are_learned_from_at_half_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    def watched(objective: Objective, config: FitConfig, folder: Path) -> None:
+        rates.append(config.learning_rate)
+
+    store = store_that_pays(np.zeros(STEPS))
+    video = learn_tokenizer(store, RECIPE, tmp_path / "tokenizer", "cpu")
+    monkeypatch.setattr("worldmodel.recipe.fit", watched)
+    learn_prior(store, video, dataclasses.replace(RECIPE, dream_steps=2, prior_lr=0.004), tmp_path / "prior")
+    assert rates[:2] == [0.004, 0.002]

@@ -243,6 +243,16 @@ def test_a_store_may_be_spelled_otherwise_when_a_training_goes_on(
     assert "holds a training with store" in refused("train", store(trained / "two", [30]), "--out", "run", *STEPS)
 
 
+def test_a_training_does_not_go_on_with_other_episodes(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "store", tmp_path / "store")
+    argv = ["train", tmp_path / "store", "--out", tmp_path / "run", *STEPS]
+    assert run(*argv) == 0
+    grown = EpisodeStore.open(str(tmp_path / "store"), append=True)
+    before = len(grown)
+    grown.append(grown[0])
+    assert f"holds a training with episodes {before}" in refused(*argv)
+
+
 def test_mistakes_in_imagining_are_one_sentence_and_leave_nothing(trained: Path, tmp_path: Path) -> None:
     out, model = tmp_path / "out", trained / "run" / "model"
     assert "no model" in refused("imagine", "--model", "nowhere", "--out", out)

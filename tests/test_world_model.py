@@ -255,3 +255,36 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
     for temperature in (0.0, -1.0, float("nan"), 1e-40, "hot"):
         with pytest.raises(UserError, match="temperature"):
             world.step(world.observe(frames, actions), torch.tensor([0]), temperature=temperature)
+
+
+def test_of_a_long_video_only_what_a_state_remembers_is_looked_at(
+    world: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reach, memory = world.config.dynamics.reach, world.config.video.memory
+    frames = torch.randint(256, (2, 3 * reach, *FRAME_SHAPE), dtype=torch.uint8)
+    actions = torch.randint(N_ACTIONS, (2, 3 * reach - 1))
+    whole = world.observe_codes(world.video.encode(frames), actions)
+    seen: list[int] = []
+    floats = world.video._floats
+    monkeypatch.setattr(world.video, "_floats", lambda clip: seen.append(clip.shape[1]) or floats(clip))
+    state = world.observe(frames, actions)
+    assert torch.equal(state.codes, whole.codes) and torch.equal(state.actions, whole.actions)
+    assert sum(seen) <= reach + memory
+    with pytest.raises(UserError, match="actions between them"):
+        world.observe(frames, actions[:, 1:])
+
+
+def test_what_would_mean_something_else_is_refused(world: WorldModel) -> None:
+    state = world.observe_codes(*(part[:4] for part in (world.contexts.codes, world.contexts.actions)))
+    picked = [3, 1, 0, 2]
+    assert torch.equal(state[np.array(picked, np.uint8)].codes, state[picked].codes)  # and not as a mask
+    with pytest.raises(UserError, match="whole numbers or bools"):
+        state[np.array([0.5])]
+    with pytest.raises(UserError, match="uint8 frames"):
+        world.video.encode(torch.rand(1, 2, *FRAME_SHAPE))
+    with pytest.raises(UserError, match="uint8 frames"):
+        world.video.encode(torch.zeros(1, 2, 84, 84, 3, dtype=torch.uint8))
+    with pytest.raises(UserError, match="int64 tensors, not ndarray"):
+        world.step(state, np.zeros(4, np.int64))
+    with pytest.raises(UserError, match="both 1 or more"):
+        world.imagine(state[[]], torch.zeros(0, 5, dtype=torch.int64))

@@ -169,9 +169,9 @@ class EpisodeStore:
 
     @classmethod
     def create(cls, address: str, *, frame_shape: tuple[int, int, int], n_actions: int, provenance: Provenance) -> Self:
-        """Make an empty store and open it for appending.
+        """Make an empty store and open it for appending; one that is there, and empty, becomes what is described.
 
-        Raises `UserError` when something is at the address already, or when the description contradicts itself.
+        Raises `UserError` when something else is at the address already, or when the description contradicts itself.
         """
         if wrong := flaw(provenance):
             raise UserError(f"What is said of the episodes {wrong}.")
@@ -182,22 +182,23 @@ class EpisodeStore:
         if len(frame_shape) != 3 or frame_shape[-1] != 3:
             raise UserError(f"Frames are RGB, of shape (H, W, 3), but this shape is {tuple(frame_shape)}.")
         location, filesystem, path = _locate(address)
-        if filesystem.exists(path) and (not filesystem.isdir(path) or filesystem.ls(path)):
+        there = cls.exists(address) and not len(cls.open(address))
+        if not there and filesystem.exists(path) and (not filesystem.isdir(path) or filesystem.ls(path)):
             raise UserError(
                 f"There is something at {address} already: give a new address, or append to the store there."
             )
+        attributes = {
+            "worldmodel_episodes": FORMAT,
+            "episodes": 0,
+            "frame_shape": [int(size) for size in frame_shape],
+            "n_actions": int(n_actions),
+            "provenance": {**provenance, "version": _package_version()},
+        }
         with _writing(address):
-            group = zarr.create_group(
-                location,
-                zarr_format=3,
-                attributes={
-                    "worldmodel_episodes": FORMAT,
-                    "episodes": 0,
-                    "frame_shape": [int(size) for size in frame_shape],
-                    "n_actions": int(n_actions),
-                    "provenance": {**provenance, "version": _package_version()},
-                },
-            )
+            if there:
+                group = zarr.open_group(location, mode="r+", zarr_format=3).update_attributes(attributes)
+            else:
+                group = zarr.create_group(location, zarr_format=3, attributes=attributes)
         return cls(group, address)
 
     @classmethod
@@ -287,7 +288,12 @@ class EpisodeStore:
             return np.asarray(self._arrays["frames"][first + inside.start : first + inside.stop])
 
     def flat(self, name: str) -> npt.NDArray[Any]:
-        """All episodes' values of one field, one after the other: "frames" [S + N, H, W, 3], any other [S]."""
+        """All episodes' values of one field, one after the other: "frames" [S + N, H, W, 3], any other [S].
+
+        Raises `UserError` for a field that there is not.
+        """
+        if name not in ("frames", *STEP_FIELDS):
+            raise UserError(f"Episodes have frames, {', '.join(STEP_FIELDS)}, but no {name}.")
         if not len(self):
             return np.zeros((0, *self.frame_shape), np.uint8) if name == "frames" else np.zeros(0, STEP_FIELDS[name])
         with _reading(self.address):

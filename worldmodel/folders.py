@@ -54,6 +54,11 @@ def find_model(name: str | Path) -> Path:
         ) from error
 
 
+def lasting_name(name: str | Path) -> str:
+    """What finds the same model from any working folder: of a folder, its absolute path."""
+    return str(name if (BUNDLED / name).is_dir() or not Path(name).is_dir() else Path(name).resolve())
+
+
 def model_name(name: str | Path) -> str:
     """What to call a model in a report: its bundled name or folder, or RUN for RUN/model, where training leaves it."""
     folder = Path(name).resolve()

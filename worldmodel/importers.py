@@ -34,6 +34,7 @@ from typing import cast
 import av
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 from PIL import Image, UnidentifiedImageError
 
 from worldmodel.episodes import Episode, EpisodeStore, Provenance, check_actions, flaw
@@ -196,7 +197,7 @@ def _minari(source: str) -> Source:
     except (OSError, ValueError) as error:
         raise UserError(f"{source} cannot be read ({error}).") from error
     actions = dataset.action_space
-    if not hasattr(actions, "n"):
+    if not isinstance(actions, spaces.Discrete):
         raise UserError(f"{source} has actions {actions}, but a world model needs discrete ones.")
 
     def read(i: int) -> Episode:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
 from worldmodel.pictures import tile
 from worldmodel.quantizer import perplexity
 from worldmodel.salience import PixelWeight
@@ -36,6 +37,8 @@ class VideoObjective:
         else:
             self.pixel_weight = PixelWeight(store).to(model.device)
             self.scale = float((sample - sample.mean((0, 1, 2))).abs().mean())
+        if self.scale < 1e-6:  # of what is all the same rounding leaves something
+            raise UserError(f"All frames of {store.address} look the same: there is nothing to learn from them.")
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         frames = batch["frames"]

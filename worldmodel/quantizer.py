@@ -125,6 +125,7 @@ class VectorQuantizer(nn.Module):
     def _follow(self, flat: Tensor, codes: Tensor) -> None:
         """Move N_i and m_i towards this batch, and with them a dictionary that follows averages; restart dead codes."""
         decay = 0.99 if self.ema_decay is None else self.ema_decay
+        flat = flat.to(self.cluster_sum.dtype)
         # [K] 1 is an even share, whatever the batch size.
         share = _shares(codes, self.num_codes).to(flat.dtype) * self.num_codes
         total = torch.zeros_like(self.cluster_sum).index_add_(0, codes, flat) * (self.num_codes / codes.numel())

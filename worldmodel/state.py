@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodel.errors import UserError
 from worldmodel.video import VideoVQVAE
 
 FRAMES_AT_ONCE = 64  # drawn together: a decoder needs far more memory than its frames
@@ -17,7 +18,10 @@ Index = int | np.integer | slice | Tensor | np.ndarray | Sequence[int] | Sequenc
 
 @dataclass
 class WorldState:
-    """Where each row's dream is. States index, clone and concatenate by rows; index a row twice to branch its dream."""
+    """Where each row's dream is. States index, clone and concatenate by rows; index a row twice to branch its dream.
+
+    As with tensors, a slice is a view and any other choice a copy.
+    """
 
     codes: Tensor  # int64 [B, R, h, w]: the last R frames, newest last; R is the reach of the prior
     actions: Tensor  # int64 [B, R-1]: taken between them
@@ -56,7 +60,9 @@ def _row_index(rows: Index) -> slice | Tensor:
     if isinstance(rows, slice):
         return rows
     index = torch.atleast_1d(torch.as_tensor(rows))
-    return index if index.numel() else index.long()  # an empty list has no type of its own
+    if index.is_floating_point() and index.numel():
+        raise UserError(f"Rows are chosen by whole numbers or bools, not {str(index.dtype).removeprefix('torch.')}.")
+    return index if index.dtype == torch.bool else index.long()  # torch takes uint8 for a mask; an empty list is float
 
 
 @dataclass

@@ -145,8 +145,19 @@ class VideoVQVAE(nn.Module):
         """Codes, int64 [B, T, h, w], of frames, uint8 [B, T, H, W, 3] on any device.
 
         `past`, uint8 [B, P, H, W, 3], are the frames that came just before, when the video is encoded piece by piece.
+        Raises `UserError` for frames of another size or type.
         """
+        self.check_frames(frames)
         return self.quantizer.encode(self.encoder(self._floats(self._with_past(frames, past).to(self.device))))
+
+    def check_frames(self, frames: Tensor) -> None:
+        """Raise `UserError` unless they are what `encode` takes."""
+        shape = (*self.config.frame_size, 3)
+        if frames.dtype != torch.uint8 or tuple(frames.shape[2:]) != shape or not frames.numel():
+            raise UserError(
+                f"The model sees tensors of uint8 frames [B, T, {', '.join(map(str, shape))}], "
+                f"not {str(frames.dtype).removeprefix('torch.')} {list(frames.shape)}."
+            )
 
     @torch.no_grad()
     def decode(self, codes: Tensor, past: Tensor | None = None) -> Tensor:

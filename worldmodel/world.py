@@ -1,8 +1,10 @@
 """The world model: a video VQ-VAE and its prior, stepped together in the latent space."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -20,6 +22,10 @@ from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
 from worldmodel.video import VideoConfig, VideoVQVAE
 
 M = TypeVar("M", bound=nn.Module)
+
+if hasattr(os, "register_at_fork"):
+    # A forked process, as Gymnasium's AsyncVectorEnv makes them, waits forever for the other threads of its parent.
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,12 @@ class WorldModel(nn.Module):
 
         Raises `UserError` for frames of another size or type than the model's, or actions out of range.
         """
-        if frames.dtype != torch.uint8 or tuple(frames.shape[2:]) != self.frame_shape or not frames.numel():
-            raise UserError(
-                f"The model sees tensors of uint8 frames [B, T, {', '.join(map(str, self.frame_shape))}], "
-                f"not {str(frames.dtype).removeprefix('torch.')} {list(frames.shape)}."
-            )
-        return self.observe_codes(self.video.encode(frames), actions)
+        self.video.check_frames(frames)
+        self._check_between(frames, actions)
+        known = self.config.dynamics.reach  # frames that a state remembers
+        begin = max(frames.shape[1] - known, 0)
+        past = frames[:, max(begin - self.config.video.memory, 0) : begin] if begin else None
+        return self.observe_codes(self.video.encode(frames[:, begin:], past), actions[:, begin:])
 
     @torch.no_grad()
     def observe_codes(self, codes: Tensor, actions: Tensor) -> WorldState:
@@ -79,12 +85,7 @@ class WorldModel(nn.Module):
                 f"Codes are int64, at least one of them, not {str(codes.dtype).removeprefix('torch.')} "
                 f"{list(codes.shape)}."
             )
-        if actions.shape != codes.shape[:1] + (codes.shape[1] - 1,):
-            raise UserError(
-                f"Frames {list(codes.shape[:2])} have {[len(codes), codes.shape[1] - 1]} actions between them, "
-                f"not {list(actions.shape)}."
-            )
-        self._check_actions(actions)
+        self._check_between(codes, actions)
         if codes.shape[2:] != self.code_shape or not 0 <= int(codes.min()) <= int(codes.max()) < self.num_codes:
             raise UserError(
                 f"Codes are [B, T, {', '.join(map(str, self.code_shape))}], from 0 to {self.num_codes - 1}; "
@@ -104,7 +105,7 @@ class WorldModel(nn.Module):
         """Imagine one step of every row.
 
         Args:
-            state: B rows; it is left as it was.
+            state: B rows of this model's codes (another's of the same shape goes unnoticed); it is left as it was.
             action: int64 [B] in [0, n_actions), or `no_action`.
             rngs: one generator a row, fresh ones if not given; a row's dream depends on its own generator alone.
             temperature: below 1 likelier codes, above 1 less likely ones.
@@ -139,7 +140,7 @@ class WorldModel(nn.Module):
     ) -> Rollout:
         """Step along `actions`, int64 [B, H]; a row that terminates dreams on, so that every row has H frames."""
         if actions.ndim != 2 or not actions.numel():
-            raise UserError(f"Actions to imagine along have shape [B, H], H of 1 or more, not {list(actions.shape)}.")
+            raise UserError(f"Actions to imagine along have shape [B, H], both 1 or more, not {list(actions.shape)}.")
         self._check_actions(actions)  # of all steps, before the first
         past, steps = state.codes, []
         rngs = generators(None, len(state)) if rngs is None else rngs
@@ -159,9 +160,19 @@ class WorldModel(nn.Module):
         codebook = self.video.quantizer.embedding.detach().bfloat16().float().cpu().numpy()
         return hashlib.sha256(codebook.tobytes()).hexdigest()[:16]
 
+    def _check_between(self, frames: Tensor, actions: Tensor) -> None:
+        """Raise `UserError` unless `actions` are those between frames, or their codes, [B, T, ...]."""
+        between = [len(frames), frames.shape[1] - 1]
+        if list(actions.shape) != between:
+            raise UserError(
+                f"Frames {list(frames.shape[:2])} have {between} actions between them, not {list(actions.shape)}."
+            )
+        self._check_actions(actions)
+
     def _check_actions(self, actions: Tensor) -> None:
-        if actions.dtype != torch.int64:
-            raise UserError(f"Actions are int64, not {str(actions.dtype).removeprefix('torch.')}.")
+        if not isinstance(actions, Tensor) or actions.dtype != torch.int64:
+            kind = str(actions.dtype).removeprefix("torch.") if isinstance(actions, Tensor) else type(actions).__name__
+            raise UserError(f"Actions are int64 tensors, not {kind}.")
         if actions.numel() and not 0 <= int(actions.min()) <= int(actions.max()) <= self.no_action:
             raise UserError(
                 f"Actions run from 0 to {self.n_actions - 1} ({self.no_action} for none), "
