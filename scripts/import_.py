@@ -27,4 +27,6 @@ Args.__doc__ = f"{Args.__doc__}\n\n{FORMATS}"
 def main(args: Args) -> None:
     source = importers.open_source(args.source)
     store = importers.import_episodes(source, args.store, progress=lambda left: track(left, "Importing episodes"))
-    print(f"{len(store)} episodes, {store.lengths.sum()} steps: {args.store}")
+    world = source.provenance
+    actions = ", ".join(world["action_meanings"])
+    print(f"{len(store)} episodes of {world['env_id']} ({actions}), {store.lengths.sum()} steps: {args.store}")

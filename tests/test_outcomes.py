@@ -146,3 +146,13 @@ def test_outcomes_are_learned_without_touching_the_prior() -> None:
     loss.backward()
     touched = {name for name, p in world.named_parameters() if p.grad is not None}
     assert touched == {f"dynamics.outcome.{name}" for name, _ in world.dynamics.outcome.named_parameters()}
+
+
+def test_some_of_what_outcomes_are_told_by_is_forgotten_while_they_are_learned() -> None:
+    outcome = tiny_world().dynamics.outcome
+    foreseen = torch.randn(2, 16, *CODE_SHAPE, dtype=torch.float64)
+    frames = torch.randint(N_CODES, (2, 3, *CODE_SHAPE))
+    outcome.train()
+    assert not torch.equal(outcome(foreseen, frames)[0], outcome(foreseen, frames)[0])
+    outcome.eval()
+    assert torch.equal(outcome(foreseen, frames)[0], outcome(foreseen, frames)[0])

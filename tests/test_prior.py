@@ -1,5 +1,7 @@
 """The prior: step by step it is the full forward pass, it samples what it states, and it never looks ahead."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from scipy.stats import chisquare
 from tests.tiny_world import CODE_SHAPE, N_ACTIONS, N_CODES
 from worldmodel.code_head import CodeHead
 from worldmodel.dynamics import Dynamics, DynamicsConfig
+from worldmodel.errors import UserError
 from worldmodel.recall import Recall
 
 ORDERS = ["diagonal", "raster"]
@@ -180,3 +183,22 @@ def test_a_prior_in_other_codes_for_the_same_views_expects_the_same_views() -> N
     torch.testing.assert_close(after[..., 0], before[..., 0] * 0.25)
     torch.testing.assert_close(after[..., renamed[1:]], before[..., 1:])
     torch.testing.assert_close(after[..., renamed[0]], before[..., 0] * 0.75)
+
+
+def test_a_new_prior_sees_codes_that_look_alike_alike_and_all_its_looks_are_of_one_size() -> None:
+    torch.manual_seed(0)
+    codes, dim = 64, 8
+    dynamics = Dynamics(DynamicsConfig(CODE_SHAPE, codes, N_ACTIONS, (0.0,), width=256))
+    codebook = torch.randn(codes, dim)
+    codebook[1] = codebook[0] + 0.01
+    dynamics.adopt(codebook)
+    for embedding in (dynamics.embed, dynamics.outcome.embed):
+        tables = embedding.weight.detach().view(-1, codes, 256)
+        assert (tables[:, 0] - tables[:, 1]).norm() < 0.05 * (tables[:, 0] - tables[:, 2]).norm()
+        assert tables.sum(0).std() == pytest.approx(1, rel=0.2)  # as one look by itself
+
+
+@pytest.mark.parametrize("change", [{"n_actions": 0}, {"width": 0}, {"code_shape": (0, 6)}, {"reward_values": ()}])
+def test_a_prior_of_no_size_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="A prior"):
+        DynamicsConfig(**{"code_shape": (6, 6), "num_codes": 4, "n_actions": 2, "reward_values": (0.0,), **change})

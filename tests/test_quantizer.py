@@ -1,11 +1,14 @@
 """The codebook against a brute-force float64 implementation of eq. 1-3 and of the moving averages of §3.2."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worldmodel.errors import UserError
 from worldmodel.quantizer import VectorQuantizer, perplexity
 
 
@@ -174,3 +177,9 @@ def test_a_code_that_is_never_used_keeps_its_place_among_moving_averages() -> No
         quantizer(torch.rand(4, 1, 5))
     assert quantizer.cluster_size[1] < 1e-5
     assert 90 < float(quantizer.embedding[1]) <= 101
+
+
+@pytest.mark.parametrize("settings", [{"ema_decay": 1.5}, {"beta": -1.0}, {"num_codes": 0}])
+def test_a_codebook_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="A codebook"):
+        VectorQuantizer(**{"num_codes": 4, "dim": 2, **settings})

@@ -129,7 +129,7 @@ class AudioModel(nn.Module):
 
         Raises `UserError` when there is no such model, it is not one of speech, or its files are damaged.
         """
-        folder = find_model(name)
+        folder = find_model(name, "audio")
         config = read_config(folder, "audio", _parse)
         return read_model(folder, lambda: cls(config))
 

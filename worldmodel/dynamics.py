@@ -10,6 +10,7 @@ by residual convolutions over both, all frames of a window at once, and then dra
 a step costs the same at any time.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -53,8 +54,11 @@ class DynamicsConfig:
             raise UserError(f'The order within a frame is "diagonal" or "raster", not "{self.order}".')
         if not 0 < self.recent <= self.reach - self.picks:
             raise UserError(f"{self.reach} frames are too few to keep {self.recent} and to pick {self.picks} others.")
-        if min(self.recalls, self.picks, self.blocks) < 1:
-            raise UserError("A prior has one way of recalling, one frame that it picks, and one block at least.")
+        sizes = *self.code_shape, self.num_codes, self.n_actions, self.width, self.head_width
+        if min(*sizes, self.recalls, self.picks, self.blocks) < 1:
+            raise UserError("A prior's sizes are 1 or more.")
+        if not self.reward_values or not all(map(math.isfinite, self.reward_values)):
+            raise UserError(f"A prior pays one of some rewards, and not of {list(self.reward_values)}.")
 
 
 @dataclass

@@ -27,8 +27,11 @@ KINDS: dict[Kind, tuple[str, str]] = {
 }
 
 
-def find_model(name: str | Path) -> Path:
-    """The folder of the model called `name`, downloaded if it is on the Hub."""
+def find_model(name: str | Path, kind: Kind) -> Path:
+    """The folder of the model called `name`, downloaded if it is on the Hub.
+
+    Raises `UserError`, with the bundled ones of its `kind`, where there is none.
+    """
     if not isinstance(name, str | Path):
         raise UserError(f"A model is given by its name or its folder, not by {name!r}.")
     for folder in (BUNDLED / name, Path(name)):
@@ -38,7 +41,7 @@ def find_model(name: str | Path) -> Path:
             return folder
     if Path(name).is_dir():
         raise UserError(f"{name} is not a model: it has no config.json.")
-    bundled = ", ".join(sorted(p.name for p in BUNDLED.glob("*/"))) or "none"
+    bundled = ", ".join(_bundled(kind)) or "none"
     missing = f"There is no model {name}: it is neither bundled ({bundled}), nor a folder, nor a repository on the Hub."
     if str(name).count("/") != 1:
         raise UserError(missing)
@@ -52,6 +55,11 @@ def find_model(name: str | Path) -> Path:
             f"There is no model {name} here, neither bundled ({bundled}) nor a folder, and the Hub cannot be asked for "
             f"it ({why})."
         ) from error
+
+
+def _bundled(kind: Kind) -> list[str]:
+    configs = {path.parent.name: json.loads(path.read_text()) for path in BUNDLED.glob("*/config.json")}
+    return sorted(name for name, config in configs.items() if config.get("kind", "world") == kind)
 
 
 def lasting_name(name: str | Path) -> str:

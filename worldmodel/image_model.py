@@ -89,7 +89,7 @@ class ImageModel(nn.Module):
 
         Raises `UserError` when there is no such model, it is not one of images, or its files are damaged.
         """
-        folder = find_model(name)
+        folder = find_model(name, "image")
         config = read_config(folder, "image", _parse)
         return read_model(folder, lambda: cls(config))
 

@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 LEVELS = 256  # values of a sub-pixel
+VARIANCE = 0.06  # of sub-pixels as floats, in natural images
 
 
 class Likelihood(Protocol):
@@ -67,20 +68,16 @@ class DiscretizedLogistic:
 
 
 class SquaredError:
-    """Half the squared error, in units of `variance`: the paper's own choice for large images, and no likelihood.
+    """Half the squared error, in units of VARIANCE: the paper's own choice for large images, and no likelihood.
 
     A Gaussian density of pixels in [0, 1] with unit variance could never take less than 9.33 bits a sub-pixel.
     """
 
     outputs = 1
 
-    def __init__(self, variance: float = 0.06) -> None:
-        """`variance`: of the sub-pixels as floats; that of natural images by default."""
-        self.variance = variance
-
     def nats(self, outputs: Tensor, images: Tensor) -> Tensor:
         target = rearrange(images, "b h w c -> b c h w").float() / (LEVELS - 1) - 0.5
-        return (outputs - target).square().flatten(1).sum(1) / (2 * self.variance)
+        return (outputs - target).square().flatten(1).sum(1) / (2 * VARIANCE)
 
     def best(self, outputs: Tensor) -> Tensor:
         values = outputs.float().add(0.5).mul(LEVELS - 1).round()

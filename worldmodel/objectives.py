@@ -24,12 +24,13 @@ class VideoObjective:
     """Eq. 3 for the video VQ-VAE, its reconstruction term in units of the recordings' own spread."""
 
     name = "tokenizer"
+    window = 2
 
-    def __init__(self, model: VideoVQVAE, store: EpisodeStore, *, size: int, seed: int = 0, window: int = 2) -> None:
+    def __init__(self, model: VideoVQVAE, store: EpisodeStore, *, size: int, seed: int = 0) -> None:
         self.model = model
         cached = int(store.lengths.sum() + len(store)) * math.prod(store.frame_shape) <= CACHE_BYTES
         frames = torch.from_numpy(store.flat("frames")) if cached else None
-        self.dataset = WindowDataset(store, window, size=size, seed=seed, frames=frames)
+        self.dataset = WindowDataset(store, self.window, size=size, seed=seed, frames=frames)
         sample = torch.cat([self.dataset[i]["frames"] for i in range(min(1000, size))]).float() / 255
         if model.config.loss == "mse":
             self.pixel_weight = None

@@ -19,6 +19,10 @@ from worldmodel.errors import UserError
 from worldmodel.metrics import Result, roc_auc
 from worldmodel.video import VideoVQVAE
 
+WIDTH = 64  # channels of a probe
+EPOCHS = 12
+DRAWS = 1000  # of the bootstrap
+
 
 @dataclass
 class Foresight:
@@ -59,7 +63,7 @@ class Foresight:
 class Probe(nn.Module):
     """A linear map a patch, of its code's embedding or of its pixels; then the same two convolutions and a score."""
 
-    def __init__(self, data: Foresight, *, codebook: Tensor | None, width: int = 64) -> None:
+    def __init__(self, data: Foresight, *, codebook: Tensor | None) -> None:
         """`codebook`: float [K, D] for a probe on codes, None for a probe on the pixels of the same patches."""
         super().__init__()
         _, rows, columns = data.codes.shape
@@ -73,13 +77,13 @@ class Probe(nn.Module):
                 nn.Embedding.from_pretrained(vectors, freeze=False), nn.Linear(len(vectors.T), 32)
             )
         self.score = nn.Sequential(
-            nn.Conv2d(32, width, 3, padding=1),
+            nn.Conv2d(32, WIDTH, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
             nn.Dropout(0.5),
-            nn.Linear(width * math.ceil(rows / 2) * math.ceil(columns / 2), 1),
+            nn.Linear(WIDTH * math.ceil(rows / 2) * math.ceil(columns / 2), 1),
         )
 
     def forward(self, data: Foresight) -> Tensor:
@@ -126,16 +130,14 @@ def evaluate_sign(training: Foresight, heldout: Foresight, codebook: Tensor, *, 
     return result
 
 
-def fit_probe(
-    training: Foresight, heldout: Foresight, codebook: Tensor | None, seed: int, *, epochs: int = 12
-) -> Tensor:
+def fit_probe(training: Foresight, heldout: Foresight, codebook: Tensor | None, seed: int) -> Tensor:
     """Train a probe, on codes if their `codebook` is given, and score the held-out frames, float [N]."""
     torch.manual_seed(seed)
     train, check = split(training)
     probe = Probe(training, codebook=codebook)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=0.05)
     best, kept = -1.0, copy.deepcopy(probe.state_dict())
-    for _ in range(epochs):
+    for _ in range(EPOCHS):
         probe.train()
         for rows in torch.randperm(len(train.codes)).split(64):
             batch = train[rows]
@@ -158,12 +160,12 @@ def _next_sign(rewards: np.ndarray) -> float:
     return float(np.sign(nonzero[0])) if len(nonzero) else 0.0
 
 
-def _bootstrap(scores: Tensor, data: Foresight, draws: int = 1000) -> np.ndarray:
-    """AUC of each row of scores [S, N] when episodes are drawn with replacement: float [S, draws]."""
+def _bootstrap(scores: Tensor, data: Foresight) -> np.ndarray:
+    """AUC of each row of scores [S, N] when episodes are drawn with replacement: float [S, DRAWS]."""
     rng = np.random.default_rng(0)
     rows = [torch.where(data.episode == e)[0] for e in data.episode.unique()]
     values = []
-    for _ in range(draws):
+    for _ in range(DRAWS):
         drawn = torch.cat([rows[i] for i in rng.integers(len(rows), size=len(rows))])
         values.append([roc_auc(score[drawn], data.positive[drawn]) for score in scores])
     return np.array(values).T

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from worldmodel.errors import UserError
+
 
 @dataclass
 class Quantized:
@@ -40,6 +42,8 @@ class VectorQuantizer(nn.Module):
             (the rotation trick, Fifty et al., 2024).
         restart_below: restart an embedding once its share of the latents falls below this fraction of an even
             share, 1 / K; 0 never restarts.
+
+    Raises `UserError` for sizes and weights that make no sense.
     """
 
     cluster_size: Tensor
@@ -59,6 +63,8 @@ class VectorQuantizer(nn.Module):
         restart_below: float = 0.1,
     ) -> None:
         super().__init__()
+        if min(num_codes, dim) < 1 or beta < 0 or not (ema_decay is None or 0 < ema_decay < 1):
+            raise UserError("A codebook has codes and dimensions, beta is 0 or more, and ema_decay is between 0 and 1.")
         self.num_codes, self.dim, self.beta = num_codes, dim, beta
         self.ema_decay, self.unit_norm, self.rotation = ema_decay, unit_norm, rotation
         self.restart_below = restart_below

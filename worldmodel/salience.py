@@ -9,6 +9,7 @@ from torch import Tensor
 from worldmodel.episodes import EpisodeStore
 
 _BINS = 4096  # colours are told apart by 4 bits a channel
+_LIMIT = 60.0  # no colour counts more
 _BEFORE = 4  # frames before a reward in which its cause is looked for
 
 
@@ -23,8 +24,8 @@ class PixelWeight:
     too faint.
     """
 
-    def __init__(self, store: EpisodeStore, *, limit: float = 60.0) -> None:
-        """Read the whole store once; `limit`: no colour counts more than this."""
+    def __init__(self, store: EpisodeStore) -> None:
+        """Read the whole store once."""
         frequency, near, around = (torch.zeros(_BINS) for _ in range(3))
         commonest = torch.from_numpy(store.flat("rewards")).mode().values.item()
         samples = []
@@ -40,8 +41,8 @@ class PixelWeight:
         if around.any():
             enough = 1e-4 * around.sum()  # a colour with less of the frame than this proves nothing
             lift = ((near + enough) / (around + enough)).clamp_min(1)
-        rarity = _normalised(frequency.clamp_min(1e-7) ** -0.8, frequency, limit)
-        self.weight = _normalised(rarity * lift.square(), frequency, limit)  # [4096]
+        rarity = _normalised(frequency.clamp_min(1e-7) ** -0.8, frequency)
+        self.weight = _normalised(rarity * lift.square(), frequency)  # [4096]
         self.scale = 1.0
         self.scale = 1 / float(self(torch.cat(samples)).mean())
 
@@ -57,9 +58,9 @@ class PixelWeight:
         return self.scale * (weight + largest / 8)
 
 
-def _normalised(weight: Tensor, frequency: Tensor, limit: float) -> Tensor:
+def _normalised(weight: Tensor, frequency: Tensor) -> Tensor:
     """`weight`, clipped, with mean one under `frequency`."""
-    weight = (weight / (weight * frequency).sum()).clamp_max(limit)
+    weight = (weight / (weight * frequency).sum()).clamp_max(_LIMIT)
     return weight / (weight * frequency).sum()
 
 

@@ -203,7 +203,7 @@ class WorldModel(nn.Module):
         except (RuntimeError, AssertionError, TypeError) as error:
             raise UserError(f"A model cannot run on device {device!r} in {dtype!r} here.") from error
         keep_freed_memory()
-        folder = find_model(name)
+        folder = find_model(name, "world")
         config = read_config(folder, "world", _parse)
         world = read_model(folder, lambda: cls(config))
         world.contexts = _read_contexts(folder, config)
