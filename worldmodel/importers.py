@@ -34,7 +34,6 @@ from typing import cast
 import av
 import numpy as np
 import numpy.typing as npt
-from gymnasium import spaces
 from PIL import Image, UnidentifiedImageError
 
 from worldmodel.episodes import Episode, EpisodeStore, Provenance, check_actions, flaw
@@ -197,7 +196,7 @@ def _minari(source: str) -> Source:
     except (OSError, ValueError) as error:
         raise UserError(f"{source} cannot be read ({error}).") from error
     actions = dataset.action_space
-    if not isinstance(actions, spaces.Discrete):
+    if not (hasattr(actions, "n") and hasattr(actions, "start")):  # which of Gymnasium's spaces Discrete alone has both
         raise UserError(f"{source} has actions {actions}, but a world model needs discrete ones.")
 
     def read(i: int) -> Episode:
