@@ -87,12 +87,12 @@ def collect(envs: Any) -> dict[str, float]:
 
 def main(args: Args) -> None:
     choice = args.world
-    model = choice.load(fast_dtype())
+    model = choice.load(fast_dtype(choice.device))
     assert model is not None
     result: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "dtype": str(fast_dtype()).removeprefix("torch."),
+        "dtype": str(fast_dtype(choice.device)).removeprefix("torch."),
         "worlds": {},
     }
     for obs in ("pixels", "latents", "history"):
