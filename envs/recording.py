@@ -93,14 +93,14 @@ def open_recording(
         "seed": seed,
         "max_steps": max_steps,
     }
-    if not EpisodeStore.exists(address) or not len(EpisodeStore.open(address)):
+    store = EpisodeStore.open(address, append=True) if EpisodeStore.exists(address) else None
+    if not store:  # there is none, or it has no episode
         assert world.observation_space.shape is not None
         height, width, channels = world.observation_space.shape
         n_actions = len(recording["action_meanings"])
         return EpisodeStore.create(
             address, frame_shape=(height, width, channels), n_actions=n_actions, provenance=recording
         )
-    store = EpisodeStore.open(address, append=True)
     there: dict[str, Any] = {**store.provenance}
     if "source" in there:
         raise UserError(f"{address} was imported from {there['source']}, not recorded: give another store.")

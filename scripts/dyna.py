@@ -97,7 +97,7 @@ def main(args: Args) -> None:
         here = args.out / f"round{number}"
         print(f"Round {number + 1} of {args.rounds}")
         store = _record(args, number)
-        if not (here / "model").exists():
+        if not _model(args, number).exists():
             _learn_world(args, number, store)
         _learn_to_act(args, number)
         if not (here / "evaluation" / "evaluation.json").exists():
@@ -160,7 +160,7 @@ def _record(args: Args, number: int) -> EpisodeStore:
 
 
 def _learn_world(args: Args, number: int, store: EpisodeStore) -> None:
-    before = args.model if number == 0 else str(args.out / f"round{number - 1}" / "model")
+    before = args.model if number == 0 else str(_model(args, number - 1))
     train.main(
         train.Args(
             store=store.address,
@@ -178,7 +178,7 @@ def _learn_to_act(args: Args, number: int) -> None:
     if _agent(args, number).exists():
         return
     dreams = WorldChoice(
-        model=str(args.out / f"round{number}" / "model"),
+        model=str(_model(args, number)),
         horizon=args.horizon,
         temperature=args.temperature,
         device=args.device,
@@ -194,7 +194,7 @@ def _learn_to_act(args: Args, number: int) -> None:
 
 def _trained(args: Args, number: int) -> Agent:
     """The agent of a round, which sees through that round's model."""
-    world = WorldModel.from_pretrained(args.out / f"round{number}" / "model", device=args.device)
+    world = WorldModel.from_pretrained(_model(args, number), device=args.device)
     return Agent.load(_agent(args, number), world=world)
 
 
@@ -205,13 +205,18 @@ def _measure(args: Args, number: int) -> None:
             out=args.out / f"round{number}" / "evaluation",
             episodes=args.test_episodes,
             max_steps=args.max_steps,
-            world=dataclasses.replace(_real_world(args), model=str(args.out / f"round{number}" / "model")),
+            world=dataclasses.replace(_real_world(args), model=str(_model(args, number))),
         )
     )
 
 
 def _real_world(args: Args) -> WorldChoice:
     return WorldChoice(args.env, args.scenario, args.level, args.env_kwargs, device=args.device)
+
+
+def _model(args: Args, number: int) -> Path:
+    """Where the model of a round is."""
+    return args.out / f"round{number}" / "model"
 
 
 def _agent(args: Args, number: int) -> Path:

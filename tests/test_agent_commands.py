@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_world import tiny_world
 
 from tests.command_line import refused, run
 from worldmodel.episodes import EpisodeStore
@@ -32,13 +31,6 @@ FLICKER = "flicker:Flicker-v0"
 ROOT = Path(__file__).parents[1]
 SHORT = ["--batch", "64", "--minibatch", "32", "--epochs", "1", "--every", "64"]
 REAL, BRIEF = [*SHORT, "--num-envs", "2"], [*SHORT, "--num-envs", "8", "--dreams", "5"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_world().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,11 @@ from envs.latents import LatentStream
 from scripts import benchmark, imagine, measure
 from tests.made_episodes import PROVENANCE, make_episode
 from tests.pretended_device import a_second_device
-from tests.tiny_world import FRAME_SHAPE, N_ACTIONS, tiny_world
+from tests.tiny_world import FRAME_SHAPE, N_ACTIONS
 from worldmodel.episodes import EpisodeStore
 from worldmodel.probe import Foresight
 from worldmodel.state import generators
 from worldmodel.world import WorldModel
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_world().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
