@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from scripts.device import FASTEST, Device, check_device
 from scripts.output import room_for_folder
 from scripts.utterances import check_drawing, choose, speaking, write_sounds
 from worldmodel.audio_data import Split
@@ -33,13 +34,15 @@ class Args:
     temperature: float = 1.0
     """Below 1 the voice is less hoarse."""
     seed: int = 0
+    device: Device = FASTEST
 
 
 def main(args: Args) -> None:
+    check_device(args.device)
     check_drawing(args.seconds, args.seed)
     if not args.speaker or len(set(args.speaker)) < len(args.speaker):
         raise UserError("--speaker names one voice or more, each once.")
-    model = AudioModel.from_pretrained(args.model)
+    model = AudioModel.from_pretrained(args.model, device=args.device)
     voices = [model.speaker(name) for name in args.speaker]
     utterances = choose(args.data, args.split, args.n, args.seconds)
     waves = [utterance.wave for utterance in utterances for _ in voices]

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.device import FASTEST, Device, check_device
 from scripts.output import room_for_file
 from worldmodel.audio import SAMPLE_RATE
 from worldmodel.audio_data import load_audio
@@ -25,10 +26,12 @@ class Args:
     """The recordings that it was trained on, with a manifest.json that says which phoneme is said when."""
     out: Path = Path("runs/audio-phonemes.json")
     """Where the accuracies and the map go."""
+    device: Device = FASTEST
 
 
 def main(args: Args) -> None:
-    model = AudioModel.from_pretrained(args.model)
+    check_device(args.device)
+    model = AudioModel.from_pretrained(args.model, device=args.device)
     room_for_file(args.out)
     training, *others = (load_audio(args.data, split, SAMPLE_RATE) for split in ("train", "test", "new-speakers"))
     model.check_speakers(training)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from scripts.device import FASTEST, Device, check_device
 from scripts.output import room_for_folder
 from scripts.utterances import check_drawing, choose, speaking, write_sounds
 from worldmodel.audio_model import AudioModel
@@ -29,11 +30,13 @@ class Args:
     temperature: float = 1.0
     """Below 1 the voice is less hoarse."""
     seed: int = 0
+    device: Device = FASTEST
 
 
 def main(args: Args) -> None:
+    check_device(args.device)
     check_drawing(args.seconds, args.seed)
-    model = AudioModel.from_pretrained(args.model)
+    model = AudioModel.from_pretrained(args.model, device=args.device)
     utterances = choose(args.data, args.split, args.n, args.seconds)
     speakers = torch.tensor([model.speaker(utterance.speaker) for utterance in utterances])
     waves = [utterance.wave for utterance in utterances]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from scripts.device import FASTEST, Device, check_device
 from scripts.output import room_for_folder
 from scripts.utterances import check_drawing, speaking, write_sounds
 from worldmodel.audio import SAMPLE_RATE
@@ -26,11 +27,13 @@ class Args:
     temperature: float = 1.0
     """Below 1 speech keeps to what is likely."""
     seed: int = 0
+    device: Device = FASTEST
 
 
 def main(args: Args) -> None:
+    check_device(args.device)
     check_drawing(args.seconds, args.seed)
-    model = AudioModel.from_pretrained(args.model)
+    model = AudioModel.from_pretrained(args.model, device=args.device)
     names = args.speaker or model.config.speakers[:4]
     speakers = torch.tensor([model.speaker(name) for name in names])
     codes = max(round(args.seconds * SAMPLE_RATE / model.config.audio.stride), 1)

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.device import FASTEST, Device, check_device
 from scripts.output import room_for_file
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -28,14 +29,16 @@ class Args:
     """Take so many held-out images, spread evenly."""
     out: Path | None = None
     """Write the figures here, too, as json."""
+    device: Device = FASTEST
 
 
 def main(args: Args) -> None:
+    check_device(args.device)
     if args.limit < 2:
         raise UserError(f"--limit is 2 or more, not {args.limit}.")
     if args.test is None and EpisodeStore.exists(args.data):
         raise UserError(f"{args.data} has no splits: give held-out episodes with --test.")
-    model = ImageModel.from_pretrained(args.model)
+    model = ImageModel.from_pretrained(args.model, device=args.device)
     size = model.config.image.image_size
     training = load_images(args.data, "train", size).spread(10_000)
     images = load_images(args.test or args.data, "test", size).spread(args.limit)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from scripts.device import FASTEST, Device, check_device
 from scripts.output import room_for_file
 from scripts.unused import refuse_unused
 from worldmodel.episodes import EpisodeStore
@@ -30,12 +31,14 @@ class Args:
     """How many images, spread evenly over the data."""
     seed: int = 0
     """Of the second stage's draws."""
+    device: Device = FASTEST
 
 
 def main(args: Args) -> None:
+    check_device(args.device)
     if EpisodeStore.exists(args.data):
         refuse_unused(args, "split", where=f"in the episode store {args.data}, which has none")
-    model = ImageModel.from_pretrained(args.model)
+    model = ImageModel.from_pretrained(args.model, device=args.device)
     room_for_file(args.out)
     images = load_images(args.data, args.split, model.config.image.image_size)
     if not 1 <= args.n <= len(images):
@@ -43,7 +46,7 @@ def main(args: Args) -> None:
     if not 0 <= args.seed < 2**32:
         raise UserError(f"--seed is from 0 to {2**32 - 1}, not {args.seed}.")
     chosen = images.spread(args.n).pixels
-    decoded = model.vqvae.reconstruct(chosen)
+    decoded = model.vqvae.reconstruct(chosen).cpu()
     rows = [("given", chosen), ("reconstructed", decoded)]
     if model.second_stage is not None:
         rows.append((f"from {model.second_stage.config.latents} codes", model.resample(chosen, seed=args.seed)))

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from scripts.device import FASTEST, Device, check_device
 from scripts.output import room_for_file
 from worldmodel.errors import UserError
 from worldmodel.image_model import ImageModel
@@ -29,12 +30,14 @@ class Args:
     temperature: float = 1.0
     """Below 1 images keep to what is likely."""
     seed: int = 0
+    device: Device = FASTEST
 
 
 def main(args: Args) -> None:
+    check_device(args.device)
     if args.rows < 1 or not 0 <= args.seed < 2**32:
         raise UserError(f"There is one row at least, and the seed is from 0 to {2**32 - 1}.")
-    model = ImageModel.from_pretrained(args.model)
+    model = ImageModel.from_pretrained(args.model, device=args.device)
     classes = model.config.classes
     if args.label and not classes:
         raise UserError(f"{args.model} knows no classes: leave out --label.")

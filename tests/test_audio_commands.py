@@ -11,6 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.command_line import refused, run
+from tests.made_speech import write_speech
 from worldmodel.audio_model import AudioModel
 from worldmodel.sounds import write_wav
 
@@ -27,20 +28,7 @@ def samples(path: Path) -> int:
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three speakers who say "a" and "s", and when they do."""
-    folder = tmp_path_factory.mktemp("speech")
-    torch.manual_seed(0)
-    utterances = []
-    for n, speaker in enumerate(("ann", "bob", "cy")):
-        said = []
-        for i in range(3):
-            tone = torch.sin(torch.arange(1_600) * (0.05 + 0.02 * n)) * 0.5
-            said += [tone, torch.randn(1_600) * 0.1]
-            utterance = {"utt": f"{speaker}{i}", "speaker": speaker, "file": f"{speaker}.wav", "offset": 3_200 * i}
-            utterances.append({**utterance, "n": 3_200, "phones": [[0, 1_600, "a"], [1_600, 3_200, "s"]]})
-        write_wav(folder / f"{speaker}.wav", torch.cat(said), 16_000)
-    (folder / "manifest.json").write_text(json.dumps({"utterances": utterances}))
-    return folder
+    return write_speech(tmp_path_factory.mktemp("speech"))
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,36 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from envs.imagined import ImaginedVectorEnv, Obs
 from envs.latents import LatentStream
-from scripts import benchmark, imagine, measure
+from scripts import (
+    audio_convert,
+    audio_phonemes,
+    audio_reconstruct,
+    audio_sample,
+    benchmark,
+    imagine,
+    likelihood,
+    measure,
+    reconstruct,
+    sample,
+)
 from tests.made_episodes import PROVENANCE, make_episode
+from tests.made_speech import write_speech
 from tests.pretended_device import a_second_device
 from tests.tiny_world import FRAME_SHAPE, N_ACTIONS
+from worldmodel.audio import PRESETS as AUDIO_PRESETS
+from worldmodel.audio_model import AudioModel, AudioModelConfig
 from worldmodel.episodes import EpisodeStore
+from worldmodel.image import ImageConfig
+from worldmodel.image_model import ImageModel, ImageModelConfig
+from worldmodel.pixelcnn import PixelCNNConfig
 from worldmodel.probe import Foresight
 from worldmodel.state import generators
+from worldmodel.two_stage import GlobalConfig
+from worldmodel.wavenet import WaveNetConfig
 from worldmodel.world import WorldModel
 
 
@@ -131,3 +151,60 @@ def test_what_probes_learn_from_is_brought_here(model: str, store: str) -> None:
     with a_second_device() as elsewhere:
         there = Foresight.read(episodes, WorldModel.from_pretrained(model, device=elsewhere).video)
     assert torch.equal(there.codes, here.codes)
+
+
+@pytest.fixture(scope="module")
+def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of all parts, with classes."""
+    torch.manual_seed(0)
+    grid: Any = {"code_shape": (4, 4), "num_codes": 8}
+    config = ImageModelConfig(
+        ImageConfig((8, 8), width=8, downsamplings=1, num_codes=8, likelihood="logistic"),
+        PixelCNNConfig(**grid, width=8, layers=2, classes=2),
+        GlobalConfig(**grid, num_latent_codes=4, latent_dim=4, width=8, layers=2),
+        ("ant", "bee"),
+    )
+    folder = tmp_path_factory.mktemp("image")
+    ImageModel(config).save_pretrained(folder / "model", card="")
+    rng = np.random.default_rng(0)
+    for place in ("train/ant", "train/bee", "test/ant", "test/bee"):
+        (folder / place).mkdir(parents=True)
+        for i in range(2):
+            picture = Image.fromarray(rng.integers(256, size=(8, 8, 3), dtype=np.uint8))
+            picture.save(folder / place / f"{i}.png")
+    return folder
+
+
+def test_images_are_drawn_reconstructed_and_measured_the_same(image_model: Path, tmp_path: Path) -> None:
+    def write(device: str, out: Path) -> list[bytes]:
+        model = str(image_model / "model")
+        run_on(device, sample, model=model, out=out / "drawn.png", rows=1)
+        run_on(device, reconstruct, model=model, data=str(image_model), out=out / "again.png", n=3)
+        run_on(device, likelihood, model=model, data=str(image_model), out=out / "bits.json")
+        return [(out / name).read_bytes() for name in ("drawn.png", "again.png", "bits.json")]
+
+    here = write("cpu", tmp_path / "here")
+    with a_second_device() as elsewhere:
+        assert write(elsewhere, tmp_path / "there") == here
+
+
+def test_speech_is_drawn_said_again_and_mapped_the_same(tmp_path: Path) -> None:
+    (tmp_path / "speech").mkdir()
+    speech = write_speech(tmp_path / "speech")
+    torch.manual_seed(0)
+    config = dataclasses.replace(AUDIO_PRESETS["25hz"], speakers=2)
+    prior = WaveNetConfig(classes=128, width=8, skip=8, stacks=1, layers=2)
+    AudioModel(AudioModelConfig(config, prior, ("ann", "bob"))).save_pretrained(tmp_path / "model", card="")
+
+    def write(device: str, out: Path) -> list[bytes]:
+        model, brief = str(tmp_path / "model"), {"seconds": 0.05}
+        given: dict[str, Any] = {"model": model, "data": str(speech)}
+        run_on(device, audio_sample, model=model, out=out / "new", **brief)
+        run_on(device, audio_reconstruct, **given, out=out / "again", n=2, **brief)
+        run_on(device, audio_convert, **given, out=out / "as_bob", speaker=("bob",), n=2, **brief)
+        run_on(device, audio_phonemes, **given, out=out / "phonemes.json")
+        return [path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()]
+
+    here = write("cpu", tmp_path / "here")
+    with a_second_device() as elsewhere:
+        assert write(elsewhere, tmp_path / "there") == here

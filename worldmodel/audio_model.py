@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodel.audio import AudioConfig, AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.errors import UserError
-from worldmodel.folders import find_model, read_config, read_model, with_tuples, write_model
+from worldmodel.folders import check_device, find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.wavenet import WaveNet, WaveNetConfig
 
 
@@ -124,14 +124,15 @@ class AudioModel(nn.Module):
         write_model(folder, "audio", self, self.config, card)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> Self:
+    def from_pretrained(cls, name: str | Path, *, device: torch.device | str = "cpu") -> Self:
         """Load a bundled model by its name, a folder by its path, or a Hub repository by its id.
 
-        Raises `UserError` when there is no such model, it is not one of speech, or its files are damaged.
+        Raises `UserError` when there is no such model or device, it is not one of speech, or its files are damaged.
         """
+        check_device(device)
         folder = find_model(name, "audio")
         config = read_config(folder, "audio", _parse)
-        return read_model(folder, lambda: cls(config))
+        return read_model(folder, lambda: cls(config)).to(device)
 
 
 def _parse(raw: dict[str, Any]) -> AudioModelConfig:

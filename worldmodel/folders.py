@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from torch import Tensor, nn
@@ -71,6 +72,14 @@ def model_name(name: str | Path) -> str:
     """What to call a model in a report: its bundled name or folder, or RUN for RUN/model, where training leaves it."""
     folder = Path(name).resolve()
     return (folder.parent if folder.name == "model" else folder).name
+
+
+def check_device(device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
+    """Raise `UserError` unless a model can run there, so that none is fetched in vain."""
+    try:
+        nn.Linear(1, 1).to(device, dtype)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise UserError(f"A model cannot run on device {device!r} in {dtype!r} here.") from error
 
 
 def write_model(

@@ -84,7 +84,8 @@ class ImageLoss:
 class ImageVQVAE(nn.Module):
     """Encoder, one codebook a map, and a deterministic decoder, over images uint8 [B, H, W, 3].
 
-    Codes are int64 [B, M, h, w], M maps of h x w.
+    Codes are int64 [B, M, h, w], M maps of h x w. What is encoded or decoded may be on any device; what comes of it is
+    on the model's.
     """
 
     def __init__(self, config: ImageConfig) -> None:
@@ -115,7 +116,7 @@ class ImageVQVAE(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Codes, int64 [B, M, h, w], of images, uint8 [B, H, W, 3]."""
-        parts = zip(self.quantizers, self._maps(self.encoder(images)), strict=True)
+        parts = zip(self.quantizers, self._maps(self.encoder(images.to(self.device))), strict=True)
         return torch.stack([quantizer.encode(part) for quantizer, part in parts], 1)  # type: ignore[operator]
 
     @torch.no_grad()
@@ -125,12 +126,17 @@ class ImageVQVAE(nn.Module):
 
     def decode_outputs(self, codes: Tensor) -> Tensor:
         """What the decoder says of the pixels, float [B, 3 * C, H, W] (see `Likelihood`), given codes [B, M, h, w]."""
+        codes = codes.to(self.device)
         vectors = [quantizer.lookup(codes[:, m]) for m, quantizer in enumerate(self.quantizers)]  # type: ignore[operator]
         return self.decoder(torch.cat(vectors, 1))
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images, uint8 [B, H, W, 3], as their codes keep them."""
         return self.decode(self.encode(images))
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.first.weight.device
 
     @property
     def usage(self) -> Tensor:

@@ -60,11 +60,11 @@ def evaluate_images(model: ImageModel, images: Images, training: Images) -> Resu
         )
     if model.second_stage is not None and n < 2:
         raise UserError("Measuring with another image's latents takes two images at least: give more held-out ones.")
-    codes = encode_images(model.vqvae, images.pixels).long()
-    decoded = torch.cat([model.vqvae.decode(part) for part in codes.split(AT_ONCE)])
-    nats = -torch.cat(
-        [model.prior.log_prob(part, label=labels) for part, labels in _batches(codes, images.labels)]
-    )  # [N]
+    device = model.vqvae.device
+    codes = encode_images(model.vqvae, images.pixels).long().to(device)
+    decoded = torch.cat([model.vqvae.decode(part).cpu() for part in codes.split(AT_ONCE)])
+    labels = None if images.labels is None else images.labels.to(device)
+    nats = -torch.cat([model.prior.log_prob(part, label=label) for part, label in _batches(codes, labels)])  # [N]
     count = codes[0].numel()
     result: Result = {
         "images": n,
@@ -74,9 +74,11 @@ def evaluate_images(model: ImageModel, images: Images, training: Images) -> Resu
         "code_perplexity": sum(float(perplexity(m, config.num_codes)) for m in codes.transpose(0, 1)) / config.maps,
         "bits_per_code": {"prior": float(nats.mean()) / (count * math.log(2))},
     }
-    result["bits_per_code"] |= _neighbours(encode_images(model.vqvae, training.pixels).long(), codes, config.num_codes)
+    result["bits_per_code"] |= _neighbours(
+        encode_images(model.vqvae, training.pixels).long(), codes.cpu(), config.num_codes
+    )
     if config.likelihood != "mse":
-        pairs = zip(codes.split(AT_ONCE), images.pixels.split(AT_ONCE), strict=True)
+        pairs = zip(codes.split(AT_ONCE), images.pixels.to(device).split(AT_ONCE), strict=True)
         distortion = torch.cat([model.vqvae.likelihood.nats(model.vqvae.decode_outputs(c), p) for c, p in pairs])
         uniform = torch.full_like(distortion, count * math.log(config.num_codes))
         result["bits_per_dim"] = {

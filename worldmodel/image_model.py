@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.errors import UserError
-from worldmodel.folders import find_model, read_config, read_model, with_tuples, write_model
+from worldmodel.folders import check_device, find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.image import ImageConfig, ImageVQVAE
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
 from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
@@ -35,7 +35,10 @@ class ImageModelConfig:
 
 
 class ImageModel(nn.Module):
-    """Codes are drawn by the prior and decoded to pixels by the VQ-VAE."""
+    """Codes are drawn by the prior and decoded to pixels by the VQ-VAE.
+
+    Images may be given on any device; those that come back are in the CPU's memory.
+    """
 
     def __init__(self, config: ImageModelConfig) -> None:
         super().__init__()
@@ -50,9 +53,9 @@ class ImageModel(nn.Module):
 
         Raises `UserError` for a label where there are no classes, for none where there are, and for one out of range.
         """
-        labels = None if label is None else torch.full((n,), label, device=self._device)
+        labels = None if label is None else torch.full((n,), label, device=self.vqvae.device)
         codes, _ = self.prior.sample(self._uniforms(n, seed), label=labels, temperature=temperature)
-        return self.vqvae.decode(codes)
+        return self.vqvae.decode(codes).cpu()
 
     @torch.no_grad()
     def resample(self, images: Tensor, *, seed: int = 0) -> Tensor:
@@ -62,19 +65,15 @@ class ImageModel(nn.Module):
         """
         if self.second_stage is None:
             raise UserError("This model has no second stage: train one with --preset dmlab.")
-        latents = self.second_stage.encode(self.vqvae.encode(images.to(self._device)))
+        latents = self.second_stage.encode(self.vqvae.encode(images))
         uniforms = self._uniforms(len(images), seed)
         codes, _ = self.second_stage.decoder.sample(uniforms, vector=self.second_stage.vector(latents))
-        return self.vqvae.decode(codes)
+        return self.vqvae.decode(codes).cpu()
 
     def _uniforms(self, n: int, seed: int) -> Tensor:
         """Numbers in [0, 1) for the codes of n images, float [N, M, h, w]."""
         shape = (n, self.config.image.maps, *self.config.image.code_shape)
-        return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(self._device)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
+        return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(self.vqvae.device)
 
     def save_pretrained(self, folder: str | Path, *, card: str) -> None:
         """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`.
@@ -84,14 +83,15 @@ class ImageModel(nn.Module):
         write_model(folder, "image", self, self.config, card)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> Self:
+    def from_pretrained(cls, name: str | Path, *, device: torch.device | str = "cpu") -> Self:
         """Load a bundled model by its name, a folder by its path, or a Hub repository by its id.
 
-        Raises `UserError` when there is no such model, it is not one of images, or its files are damaged.
+        Raises `UserError` when there is no such model or device, it is not one of images, or its files are damaged.
         """
+        check_device(device)
         folder = find_model(name, "image")
         config = read_config(folder, "image", _parse)
-        return read_model(folder, lambda: cls(config))
+        return read_model(folder, lambda: cls(config)).to(device)
 
 
 def _parse(raw: dict[str, Any]) -> ImageModelConfig:

@@ -91,9 +91,8 @@ def check_size(images: Images, config: ImageConfig) -> None:
 @torch.no_grad()
 def encode_images(vqvae: ImageVQVAE, pixels: Tensor) -> Tensor:
     """Codes, int16 [N, M, h, w], of images, uint8 [N, H, W, 3]; K is at most 2^15."""
-    device = next(vqvae.parameters()).device
     parts = track(pixels.split(ENCODED_AT_ONCE), "Encoding images")
-    return torch.cat([vqvae.encode(part.to(device)).short().cpu() for part in parts])
+    return torch.cat([vqvae.encode(part).short().cpu() for part in parts])
 
 
 def _model_config(image: ImageConfig, images: Images, recipe: ImageRecipe) -> ImageModelConfig:

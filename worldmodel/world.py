@@ -16,7 +16,7 @@ from worldmodel.allocator import keep_freed_memory
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors
-from worldmodel.folders import find_model, read_config, read_model, with_tuples, write_model
+from worldmodel.folders import check_device, find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.sampling import check_temperature
 from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
 from worldmodel.video import VideoConfig, VideoVQVAE
@@ -198,10 +198,7 @@ class WorldModel(nn.Module):
 
         Raises `UserError` when there is no such model or device, or its files are damaged.
         """
-        try:  # before anything is fetched
-            nn.Linear(1, 1).to(device, dtype)
-        except (RuntimeError, AssertionError, TypeError) as error:
-            raise UserError(f"A model cannot run on device {device!r} in {dtype!r} here.") from error
+        check_device(device, dtype)
         keep_freed_memory()
         folder = find_model(name, "world")
         config = read_config(folder, "world", _parse)
