@@ -14,6 +14,8 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.folders import check_room
 from worldmodel.recipe import Recipe, check_checkpoints, check_trainable, learn_prior, learn_tokenizer
+from worldmodel.tokenizer import load_tokenizer, save_tokenizer
+from worldmodel.video import VideoVQVAE
 from worldmodel.world import WorldModel
 
 MAY_DIFFER = {"out", "stage", "device", *(f.name for f in dataclasses.fields(Recipe))} - {"preset", "order", "seed"}
@@ -34,12 +36,13 @@ class Args:
     out: Path
     """Folder for checkpoints, TensorBoard logs and, at the end, the model itself (OUT/model)."""
     tokenizer: str | None = None
-    """Take the tokenizer of this model (a bundled name, a folder, a Hub id) as it is, and train the prior alone."""
+    """Take this tokenizer as it is, and train the prior alone: that of a model (a bundled name, a folder, a Hub id), or
+    one that --stage tokenizer has made."""
     init: str | None = None
     """Start from the weights of this model (a bundled name, a folder, a Hub id) instead of from random ones. Its prior
     is translated where the tokenizer has become, or --tokenizer is, another."""
     stage: Literal["both", "tokenizer"] = "both"
-    """Stop after the tokenizer, or train both."""
+    """Train both, or the tokenizer alone (OUT/tokenizer/model)."""
     device: Device = FASTEST
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
@@ -49,13 +52,13 @@ def main(args: Args) -> None:
     if args.tokenizer and args.stage == "tokenizer":
         raise UserError("With --tokenizer there is no tokenizer to train: leave out one of --tokenizer and --stage.")
     store = EpisodeStore.open(args.store)
-    given = None if args.tokenizer is None else WorldModel.from_pretrained(args.tokenizer, device=args.device).video
+    given = None if args.tokenizer is None else load_tokenizer(args.tokenizer, device=args.device)
     start = None if args.init is None else WorldModel.from_pretrained(args.init, device=args.device)
     check_trainable(store, args.recipe, tokenizer=given, start=start, prior=args.stage == "both")
     tokenizer, prior, model = (args.out / part for part in ("tokenizer", "prior", "model"))
     # Codes mean what they do to one tokenizer alone, so a prior that goes on needs that very one.
     one_tokenizer = {"tokenizer_steps"} if prior.exists() and not args.tokenizer else set()
-    check_room(model)
+    check_room(model if args.stage == "both" else tokenizer / "model")
     check_checkpoints(args.recipe, tokenizer=tokenizer, prior=prior)
     write_settings(args.out, {**_settings(args), "episodes": len(store)}, MAY_DIFFER - one_tokenizer)
     video = given
@@ -63,10 +66,12 @@ def main(args: Args) -> None:
         video = learn_tokenizer(store, args.recipe, tokenizer, args.device, start=start)
     if args.stage == "both":
         world = learn_prior(store, video, args.recipe, prior, start=start)
-        world.save_pretrained(model, card=_card(args, store, world))
+        world.save_pretrained(model, card=_world_card(args, store, world))
         print(f"The model is in {model}: try `worldmodel imagine --model {model}`.")
     else:
-        print(f"The tokenizer is in {tokenizer}; the same command without --stage goes on with the prior.")
+        save_tokenizer(video, tokenizer / "model", card=_tokenizer_card(args, store, video))
+        kept = tokenizer / "model"
+        print(f"The tokenizer is in {kept}, for --tokenizer; the same command without --stage goes on with the prior.")
 
 
 def _settings(args: Args) -> dict[str, Any]:
@@ -74,21 +79,36 @@ def _settings(args: Args) -> dict[str, Any]:
     return {**settings.pop("recipe"), **settings}
 
 
-def _card(args: Args, store: EpisodeStore, world: WorldModel) -> str:
-    """The model card: what the model has seen, and the command that made it."""
-    provenance = store.provenance
-    settings = ", ".join(f"{k}={v}" for k, v in provenance.get("env_kwargs", {}).items())
-    rows, columns = world.code_shape
-    return f"""# A world model of {" ".join([provenance["env_id"], settings]).strip()}
-
-Learned from {len(store)} episodes ({int(store.lengths.sum())} steps, {provenance["fps"]:g} a second) with
-
-    {command_line("train", args)}
-
-- Frames: {" x ".join(map(str, world.frame_shape))}, as {rows} x {columns} codes of {world.num_codes}.
+def _world_card(args: Args, store: EpisodeStore, world: WorldModel) -> str:
+    return _card(
+        "A world model",
+        args,
+        store,
+        world.video,
+        f"""
 - Actions: {", ".join(f"{i} {name}" for i, name in enumerate(world.action_meanings))}.
 - Rewards seen: {", ".join(f"{r:g}" for r in world.config.dynamics.reward_values)}.
 - Order within a frame: {world.config.dynamics.order}.
 
 Dream with it: `worldmodel imagine --model FOLDER`, or `gymnasium.make("envs:worldmodel/Imagined-v0", model=FOLDER)`.
-"""
+""",
+    )
+
+
+def _tokenizer_card(args: Args, store: EpisodeStore, video: VideoVQVAE) -> str:
+    use = "\n\nTrain a prior over its codes: `worldmodel train STORE --tokenizer FOLDER --out OUT`.\n"
+    return _card("A tokenizer", args, store, video, use)
+
+
+def _card(title: str, args: Args, store: EpisodeStore, video: VideoVQVAE, more: str) -> str:
+    """The model card: what the model has seen, the command that made it, its codes, and `more`."""
+    provenance = store.provenance
+    settings = ", ".join(f"{k}={v}" for k, v in provenance.get("env_kwargs", {}).items())
+    rows, columns = video.config.code_shape
+    return f"""# {title} of {" ".join([provenance["env_id"], settings]).strip()}
+
+Learned from {len(store)} episodes ({int(store.lengths.sum())} steps, {provenance["fps"]:g} a second) with
+
+    {command_line("train", args)}
+
+- Frames: {" x ".join(map(str, store.frame_shape))}, as {rows} x {columns} codes of {video.config.num_codes}.{more}"""

@@ -47,7 +47,9 @@ def test_classes_are_learned_drawn_reconstructed_and_measured(tmp_path: Path, mo
     assert bits["uniform prior"] == pytest.approx(bits["distortion alone"] + rate, rel=1e-5)
     assert "no class cat; the model knows ant, bee" in refused("sample", "--model", model, "--label", "cat")
     assert "holds a training with steps 2" in refused("train-image", data, "--preset", "cifar10", "--out", out)
-    assert "model is not a world model: it was not made by `worldmodel train`" in refused("imagine", "--model", model)
+    assert "model is a model of images, not a world model, which `worldmodel train` makes" in refused(
+        "imagine", "--model", model
+    )
     assert "not a model of images" in refused("sample", "--model", "dmlab-seekavoid")
 
 

@@ -19,6 +19,7 @@ from tests.command_line import refused, run
 from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
 from worldmodel.episodes import EpisodeStore
 from worldmodel.files import read_metadata
+from worldmodel.tokenizer import load_tokenizer
 from worldmodel.video import video_preset
 from worldmodel.world import WorldModel
 
@@ -63,6 +64,28 @@ def test_a_prior_alone_is_trained_on_the_tokenizer_of_another_model(trained: Pat
     for one, other in zip(given.video.parameters(), made.video.parameters(), strict=True):
         assert one.equal(other)
     assert made.config.dynamics.order == "raster"
+
+
+def test_a_tokenizer_is_trained_by_itself_and_given_to_a_prior(trained: Path, tmp_path: Path) -> None:
+    address, first, second = trained / "store", tmp_path / "first", tmp_path / "second"
+    steps = ["--tokenizer-steps", 3, "--seed", 5]
+    assert run("train", address, "--out", first, "--stage", "tokenizer", *steps) == 0
+    tokenizer = first / "tokenizer" / "model"
+    card = (tokenizer / "README.md").read_text()
+    assert "A tokenizer of" in card and "--stage tokenizer" in card and "14 x 14 codes of 512" in card
+    world = WorldModel.from_pretrained(trained / "run" / "model")
+    kept = load_tokenizer(tokenizer)
+    assert not kept.quantizer.embedding.equal(world.video.quantizer.embedding)
+    start = ["--init", trained / "run" / "model"]  # whose prior is translated into these codes
+    assert run("train", address, "--out", second, "--tokenizer", tokenizer, *start, *STEPS[2:]) == 0
+    made = WorldModel.from_pretrained(second / "model").video
+    assert all(one.equal(other) for one, other in zip(kept.parameters(), made.parameters(), strict=True))
+    assert run("train", address, "--out", first, *STEPS[2:], *steps) == 0  # or with a prior in the same place
+    made = WorldModel.from_pretrained(first / "model").video
+    assert all(one.equal(other) for one, other in zip(kept.parameters(), made.parameters(), strict=True))
+    assert "model is a tokenizer, not a world model" in refused("imagine", "--model", tokenizer)
+    (tokenizer / "config.json").write_text("{")
+    assert "config.json is damaged" in refused("train", address, "--out", second, "--tokenizer", tokenizer, *STEPS[2:])
 
 
 def test_a_prior_that_goes_on_has_its_outcomes_learned_anew_and_keeps_them(trained: Path, tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from worldmodel.files import check_replaceable, new_folder, read_tensors, write_
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
 
-Kind = Literal["world", "image", "audio"]
+Kind = Literal["world", "tokenizer", "image", "audio"]
 
 MODEL_FILES = "config.json", "model.safetensors", "contexts.safetensors", "README.md"
 BUNDLED = Path(__file__).parent / "pretrained"
 KINDS: dict[Kind, tuple[str, str]] = {
     "world": ("a world model", "worldmodel train"),
+    "tokenizer": ("a tokenizer", "worldmodel train --stage tokenizer"),
     "image": ("a model of images", "worldmodel train-image"),
     "audio": ("a model of speech", "worldmodel train-audio"),
 }
@@ -109,16 +110,27 @@ def check_room(folder: Path) -> None:
     check_replaceable(folder.resolve(), MODEL_FILES)
 
 
+def kind_of(folder: Path) -> Kind:
+    """What the model in a folder is one of. Raises `UserError` where its `config.json` is damaged."""
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text()).get("kind", "world")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
+
+
 def read_config(folder: Path, kind: Kind, parse: Callable[[dict[str, Any]], C]) -> C:
     """What `parse` makes of `config.json`. Raises `UserError` where it is damaged, or that of another kind of model."""
-    path, (name, command) = folder / "config.json", KINDS[kind]
+    if (found := kind_of(folder)) != kind:
+        (name, command), (other, _) = KINDS[kind], KINDS.get(found, ("a model of some other kind", ""))
+        raise UserError(f"{folder} is {other}, not {name}, which `{command}` makes.")
+    path = folder / "config.json"
     try:
         raw = json.loads(path.read_text())
-        if raw.pop("kind", "world") == kind:
-            return parse(raw)
+        raw.pop("kind", None)
+        return parse(raw)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError, UserError) as error:
         raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
-    raise UserError(f"{folder} is not {name}: it was not made by `{command}`.")
 
 
 def read_model(folder: Path, make: Callable[[], M]) -> M:
