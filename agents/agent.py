@@ -50,7 +50,7 @@ class Agent:
     def __init__(self, config: AgentConfig, policy: ActorCriticPolicy, world: WorldModel | None = None) -> None:
         if world is None and config.obs != "pixels":
             raise UserError("The agent sees the latents of a model, and does not say of which: give it its world.")
-        if world is not None and world.codebook_fingerprint() != config.codebook:
+        if world is not None and world.video.codebook_fingerprint() != config.codebook:
             raise UserError(
                 "The agent sees the latents of another tokenizer than this model's; take the model it was trained in"
                 + (f", {config.model}." if config.model else ".")

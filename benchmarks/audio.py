@@ -45,7 +45,7 @@ def main(args: Args) -> None:
     training, test, new = (load_audio(args.data, split, SAMPLE_RATE) for split in SPLITS)
     result: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name, address in zip(names, args.models, strict=True):
-        model = AudioModel.from_pretrained(address).to(args.device)
+        model = AudioModel.from_pretrained(address, device=args.device)
         result[name] = {
             **evaluate_audio(model, test, training),
             "phonemes": evaluate_phonemes(model.vqvae, training, {"test": test, "new-speakers": new}),
@@ -63,7 +63,7 @@ def drawing(vqvae: AudioVQVAE) -> dict[str, float]:
 
     "cached": with what is kept of the past. "naive": by a pass over all of it for each sample; eight of them are timed.
     """
-    device = next(vqvae.parameters()).device
+    device = vqvae.device
     codes = torch.zeros(1, -(-SAMPLE_RATE // vqvae.config.stride), dtype=torch.int64, device=device)
     speakers, vectors = torch.zeros(1, dtype=torch.int64, device=device), vqvae.quantizer.lookup(codes)
     uniforms = torch.rand(1, SAMPLE_RATE, device=device)

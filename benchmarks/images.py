@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from scripts.device import FASTEST, Device
+from scripts.device import FASTEST, Device, check_device
 from worldmodel.baselines import ImageVAE, ImageVIMCO
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
@@ -37,7 +37,7 @@ MODELS: dict[str, Callable[[ImageConfig], AnyImageModel]] = {
     "VIMCO": ImageVIMCO,
 }
 
-SETTINGS = ("likelihood", "width", "steps", "batch", "lr", "test_images")
+SETTINGS = ("data", "likelihood", "width", "steps", "batch", "lr", "test_images")
 
 
 @dataclass
@@ -74,7 +74,8 @@ class Scored(ImageObjective):
 
 
 def main(args: Args) -> None:
-    train, test = (load_images(args.data, split, (32, 32)) for split in ("train", "test"))
+    check_device(args.device)
+    train, test = load_images(args.data, "train", (32, 32)), load_images(args.data, "test", (32, 32))
     if not 1 <= args.points <= args.steps or not 1 <= args.test_images <= len(test):
         raise UserError(f"--points is from 1 to --steps, and --test-images from 1 to {len(test)}.")
     test = test.spread(args.test_images)
@@ -84,7 +85,12 @@ def main(args: Args) -> None:
     for maps in args.maps:
         config = dataclasses.replace(PRESETS["cifar10"], width=args.width, maps=maps, likelihood=args.likelihood)
         for name in args.models:
-            settings = {"model": name, "maps": maps, **{k: getattr(args, k) for k in SETTINGS}}
+            settings = {
+                "model": name,
+                "maps": maps,
+                "code_dim": config.code_dim,
+                **{k: getattr(args, k) for k in SETTINGS},
+            }
             if any(settings.items() <= row.items() for row in rows):
                 continue
             torch.manual_seed(0)

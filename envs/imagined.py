@@ -116,7 +116,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
             steps=np.zeros(num_envs, np.int64),
             ended=self._all.copy(),  # what has not begun must be reset, like what has ended
             rngs=[seeding.np_random()[0] for _ in range(num_envs)],
-            codebook=world.codebook_fingerprint(),
+            codebook=world.video.codebook_fingerprint(),
         )
         self._obs = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)  # of the present
 

@@ -22,7 +22,8 @@ class Args:
     model: str
     """A bundled name, a folder made by `worldmodel train-image`, or a Hub id."""
     data: str
-    """The images that it was trained on, for the baselines; of the held-out ones too, unless there is --test."""
+    """The images that it was trained on, for the baselines, which take 10,000 of them at most; and of those held
+    out, unless there is --test."""
     test: str | None = None
     """Held-out images, where they are elsewhere: an episode store has no splits."""
     limit: int = 2_000
@@ -55,5 +56,8 @@ def _lines(result: Result, prefix: str = "") -> list[str]:
     lines = []
     for name, value in result.items():
         title = f"{prefix}{name.replace('_', ' ')}"
-        lines += _lines(value, f"{title}, ") if isinstance(value, dict) else [f"{title}: {value:.4g}"]
+        if isinstance(value, dict):
+            lines += _lines(value, f"{title}, ")
+        else:
+            lines.append(f"{title}: {value}" if isinstance(value, int) else f"{title}: {value:.4g}")
     return lines

@@ -1,9 +1,16 @@
-"""`--out`: what cannot be written there is known before the work."""
+"""`--out`: what stands in the way of writing there is known before the work."""
 
 from pathlib import Path
 
 from worldmodel.errors import UserError
 from worldmodel.files import check_replaceable
+
+
+def apart_from(data: str, out: Path) -> None:
+    """Raise `UserError` where `out` lies in the folder that is learned from, of which it would become a part."""
+    folder = Path(data)
+    if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{out} lies in {data}, and would be taken for a part of it: choose another --out.")
 
 
 def room_for_file(path: Path) -> None:

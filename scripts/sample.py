@@ -13,6 +13,7 @@ from worldmodel.image_model import ImageModel
 from worldmodel.pictures import tile, write_png
 
 COLUMNS = 8
+MOST_ROWS = 100  # which are drawn side by side
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Args:
     model: str
     """A bundled name, a folder made by `worldmodel train-image`, or a Hub id."""
     out: Path = Path("runs/samples.png")
-    """The picture, a row of eight images a class."""
+    """The picture, class by class."""
     label: tuple[str, ...] = ()
     """Classes to draw, by name or number; all of them if not given. For a model that knows classes."""
     rows: int = 2
@@ -35,8 +36,8 @@ class Args:
 
 def main(args: Args) -> None:
     check_device(args.device)
-    if args.rows < 1 or not 0 <= args.seed < 2**32:
-        raise UserError(f"There is one row at least, and the seed is from 0 to {2**32 - 1}.")
+    if not 1 <= args.rows <= MOST_ROWS or not 0 <= args.seed < 2**32:
+        raise UserError(f"There are 1 to {MOST_ROWS} rows, and the seed is from 0 to {2**32 - 1}.")
     model = ImageModel.from_pretrained(args.model, device=args.device)
     classes = model.config.classes
     if args.label and not classes:

@@ -10,6 +10,7 @@ import tyro
 from scripts.command import command_line
 from scripts.device import FASTEST, Device, check_device
 from scripts.settings import write_settings
+from scripts.unused import refuse_unused
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.folders import check_room
@@ -51,6 +52,9 @@ def main(args: Args) -> None:
     check_device(args.device)
     if args.tokenizer and args.stage == "tokenizer":
         raise UserError("With --tokenizer there is no tokenizer to train: leave out one of --tokenizer and --stage.")
+    if args.tokenizer:
+        tokenizer_options = [f.name for f in dataclasses.fields(Recipe) if f.name.startswith("tokenizer_")]
+        refuse_unused(args.recipe, "preset", *tokenizer_options, where="with --tokenizer, which is trained")
     store = EpisodeStore.open(args.store)
     given = None if args.tokenizer is None else load_tokenizer(args.tokenizer, device=args.device)
     start = None if args.init is None else WorldModel.from_pretrained(args.init, device=args.device)
@@ -60,7 +64,8 @@ def main(args: Args) -> None:
     one_tokenizer = {"tokenizer_steps"} if prior.exists() and not args.tokenizer else set()
     check_room(model if args.stage == "both" else tokenizer / "model")
     check_checkpoints(args.recipe, tokenizer=tokenizer, prior=prior)
-    write_settings(args.out, {**_settings(args), "episodes": len(store)}, MAY_DIFFER - one_tokenizer)
+    learned_from = {"episodes": len(store), "codebook": None if given is None else given.codebook_fingerprint()}
+    write_settings(args.out, {**_settings(args), **learned_from}, MAY_DIFFER - one_tokenizer)
     video = given
     if video is None:
         video = learn_tokenizer(store, args.recipe, tokenizer, args.device, start=start)

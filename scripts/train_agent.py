@@ -149,7 +149,7 @@ class Training:
             num_codes=int(space.high.max()) + 1,
             action_meanings=tuple(self.meanings),
             model=lasting_name(self.args.world.model) if seen and self.args.world.model else None,
-            codebook=seen.codebook_fingerprint() if seen else None,
+            codebook=seen.video.codebook_fingerprint() if seen else None,
         )
         return Agent(config, learner.policy, seen)
 

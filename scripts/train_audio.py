@@ -9,6 +9,7 @@ import tyro
 
 from scripts.command import command_line
 from scripts.device import FASTEST, Device, check_device
+from scripts.output import apart_from
 from scripts.settings import write_settings
 from worldmodel.audio import PRESETS, SAMPLE_RATE
 from worldmodel.audio_data import Audio, load_audio
@@ -36,10 +37,12 @@ class Args:
 
 def main(args: Args) -> None:
     check_device(args.device)
+    apart_from(args.data, args.out)
     audio = load_audio(args.data, "train", SAMPLE_RATE, progress=lambda reading: track(reading, "Reading"))
     audio.check_length(PRESETS[args.recipe.preset].stride)
     check_room(args.out / "model")
-    write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})
+    learned_from = {"utterances": len(audio), "speakers": audio.speaker_names}
+    write_settings(args.out, {"data": args.data, **learned_from, **dataclasses.asdict(args.recipe)})
     model = learn_audio(audio, args.recipe, args.out, args.device)
     model.save_pretrained(args.out / "model", card=_card(args, audio, model))
     print(f"The model is in {args.out / 'model'}: try `worldmodel audio-sample --model {args.out / 'model'}`.")

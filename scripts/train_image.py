@@ -9,6 +9,7 @@ import tyro
 
 from scripts.command import command_line
 from scripts.device import FASTEST, Device, check_device
+from scripts.output import apart_from
 from scripts.settings import write_settings
 from scripts.unused import refuse_unused
 from worldmodel.folders import check_room
@@ -35,12 +36,14 @@ class Args:
 
 def main(args: Args) -> None:
     check_device(args.device)
+    apart_from(args.data, args.out)
     if args.recipe.preset != "dmlab":
         refuse_unused(args.recipe, "second_steps", where=f"for {args.recipe.preset}, which has no second stage")
     config = PRESETS[args.recipe.preset]
     images = load_images(args.data, "train", config.image_size)
     check_room(args.out / "model")
-    write_settings(args.out, {"data": args.data, **dataclasses.asdict(args.recipe)})
+    learned_from = {"images": len(images), "classes": images.classes}
+    write_settings(args.out, {"data": args.data, **learned_from, **dataclasses.asdict(args.recipe)})
     model = learn_images(images, args.recipe, args.out, args.device)
     model.save_pretrained(args.out / "model", card=_card(args, images, model))
     print(f"The model is in {args.out / 'model'}: try `worldmodel sample --model {args.out / 'model'}`.")

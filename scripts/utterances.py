@@ -15,6 +15,7 @@ from worldmodel.pictures import strips, write_png
 from worldmodel.progress import track
 from worldmodel.sounds import spectrogram, write_wav
 
+LABEL = 100  # bytes
 LONGEST = 60  # seconds: all that is drawn is in memory at once
 
 
@@ -39,13 +40,15 @@ def choose(data: str, split: Split, n: int, seconds: float) -> list[Utterance]:
         raise UserError(f"--n is 1 or more, not {n}.")
     audio = load_audio(data, split, SAMPLE_RATE, most=n)
     return [
-        Utterance(_without_ending(name), audio.speaker_names[int(speaker)], wave[: round(seconds * SAMPLE_RATE)])
+        Utterance(_label(name), audio.speaker_names[int(speaker)], wave[: round(seconds * SAMPLE_RATE)])
         for name, speaker, wave in zip(audio.names, audio.speakers, audio.waves, strict=True)
     ]
 
 
-def _without_ending(name: str) -> str:
-    return name.rsplit(".", 1)[0] if Path(name).suffix.lower() in SUFFIXES else name
+def _label(name: str) -> str:
+    """What to call an utterance in the name of a file, which has room for more: letters, without an ending."""
+    name = name.rsplit(".", 1)[0] if Path(name).suffix.lower() in SUFFIXES else name
+    return re.sub(r"\W+", "-", name).encode(errors="ignore")[:LABEL].decode(errors="ignore")
 
 
 def speaking(samples: range) -> Iterator[int]:
@@ -58,8 +61,7 @@ def write_sounds(folder: Path, sounds: Sequence[tuple[str, Tensor]]) -> None:
 
     The folder is there whole, or not at all. Raises `UserError` where anything else is in its place.
     """
-    # Labels have names of utterances and speakers in them, which may be anything.
-    labels = [re.sub(r"\W+", "-", label)[:100] for label, _ in sounds]
+    labels = [re.sub(r"\W+", "-", label) for label, _ in sounds]  # names of speakers may be anything
     named = [(f"{i:02}-{label}", wave) for i, (label, (_, wave)) in enumerate(zip(labels, sounds, strict=True))]
     with new_folder(folder.resolve(), ()) as new:
         for name, wave in named:

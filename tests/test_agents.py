@@ -48,7 +48,7 @@ def make_agent(world: WorldModel | None, obs: Obs, model: str | None = None, see
         num_codes=256 if obs == "pixels" else N_CODES,
         action_meanings=("left", "right", "stay"),
         model=model,
-        codebook=world.codebook_fingerprint() if world else None,
+        codebook=world.video.codebook_fingerprint() if world else None,
     )
     high = config.num_codes - 1
     space = (
@@ -105,7 +105,9 @@ def test_an_agent_is_loaded_into_the_world_that_it_is_given(world: WorldModel, t
 
 def test_a_fingerprint_survives_a_change_of_precision(world: WorldModel, model: str) -> None:
     loaded = WorldModel.from_pretrained(model)
-    names = {w.codebook_fingerprint() for w in (world, loaded, WorldModel.from_pretrained(model, dtype=torch.bfloat16))}
+    names = {
+        w.video.codebook_fingerprint() for w in (world, loaded, WorldModel.from_pretrained(model, dtype=torch.bfloat16))
+    }
     assert len(names) == 1
 
 

@@ -1,6 +1,7 @@
 """The commands for speech, run as a user would, on a little of it."""
 
 import json
+import shutil
 import wave
 from pathlib import Path
 from unittest import mock
@@ -129,7 +130,7 @@ def test_mistakes_are_named_in_a_sentence(trained: Path, speech: Path, capsys: p
         (["audio-sample", *model, "--seed", 2**64], "--seed is from 0 to"),
         (
             ["audio-sample", *model, "--temperature", 1e-9],
-            "temperature is above 0",
+            "temperature is from 1e-6",
         ),
         (["audio-sample", "--model", "dmlab-seekavoid"], "not a model of speech"),
         (["audio-reconstruct", *model, *data, "--n", 0], "--n is 1 or more"),
@@ -151,6 +152,31 @@ def test_mistakes_are_named_in_a_sentence(trained: Path, speech: Path, capsys: p
         error = capsys.readouterr().err
         assert sentence in error
         assert error.count("\n") == 1
+
+
+def test_long_names_leave_room_for_what_tells_sounds_apart(trained: Path, tmp_path: Path) -> None:
+    speech = write_speech(tmp_path)
+    manifest = json.loads((speech / "manifest.json").read_text())
+    for utterance in manifest["utterances"]:
+        utterance["utt"] = 80 * "語" + utterance["utt"]
+    (speech / "manifest.json").write_text(json.dumps(manifest))
+    out = tmp_path / "out"
+    argv = ["--model", trained / "model", "--data", speech, "--n", 1, "--seconds", 0.01, "--out", out]
+    assert run("audio-reconstruct", *argv) == 0
+    assert sorted(path.name for path in out.glob("*.wav")) == [
+        f"00-{33 * '語'}-given.wav",
+        f"01-{33 * '語'}-reconstructed.wav",
+    ]
+
+
+def test_a_training_does_not_go_on_with_other_speech_or_among_it(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    settings = json.loads((tmp_path / "run" / "train.json").read_text())
+    speech = write_speech(tmp_path)
+    (tmp_path / "run" / "train.json").write_text(json.dumps({**settings, "speakers": ["ann", "eve"]}))
+    argv = ["train-audio", settings["data"], "--preset", "25hz", "--device", "cpu", *TINY_TRAINING]
+    assert "holds a training with speakers ['ann', 'eve']" in refused(*argv, "--out", tmp_path / "run")
+    assert "lies in" in refused("train-audio", speech, "--preset", "25hz", "--out", speech / "new", *TINY_TRAINING)
 
 
 def test_utterances_shorter_than_a_latent_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -201,6 +201,7 @@ FLAC_SAMPLES = 22  # where a flac says how many there are: four bytes, and half 
     [
         (lambda ann: (ann / "a.wav").write_text("no audio"), "ann.a.wav is not audio, or was damaged"),
         (lambda ann: (ann / "a.wav").write_bytes(b""), "ann.a.wav is not audio, or was damaged"),
+        (lambda ann: os.truncate(ann / "a.wav", 3_000), "ann.a.wav was cut short"),
         (lambda ann: os.truncate(ann / "c.flac", 3_000), "ann.c.flac is not audio, or was damaged or cut short"),
         (lambda ann: flaw(ann / "c.flac", FLAC_SAMPLES, b"\x7f"), "c.flac says that it has 2130710432 samples"),
         (lambda ann: flaw(ann / "c.flac", FLAC_SAMPLES, bytes(4)), "c.flac says that it has .* samples: it was dam"),
@@ -311,6 +312,8 @@ def test_what_is_asked_for_and_not_there_is_said(tmp_path: Path, monkeypatch: py
         audio.check_length(320)
     with pytest.raises(UserError, match="has no test utterances: some speaker has to have two, or take another split"):
         load_audio(str(tmp_path), "test")
+    with pytest.raises(UserError, match='splits are train, test, new-speakers, not "val"'):
+        load_audio(str(tmp_path), "val")  # type: ignore[arg-type]
     for rate in (0, 999, 400_001):
         with pytest.raises(UserError, match=f"1000 to 400000 Hz, not {rate}"):
             load_audio(str(tmp_path), sample_rate=rate)

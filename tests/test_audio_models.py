@@ -351,6 +351,12 @@ def test_a_damaged_model_is_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "speakers": ["ann"]}))
     with pytest.raises(UserError, match="damaged"):
         AudioModel.from_pretrained(tmp_path / "model")
+    for kind in ([], {}, "films"):
+        (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "kind": kind}))
+        with pytest.raises(
+            UserError, match=r"config.json is damaged .*no known kind|config.json is damaged .*unhashable"
+        ):
+            AudioModel.from_pretrained(tmp_path / "model")
     wider = {**config, "audio": {**config["audio"], "width": 16}}
     (tmp_path / "model" / "config.json").write_text(json.dumps(wider))
     with pytest.raises(UserError, match="do not fit"):
@@ -365,6 +371,17 @@ def test_a_prior_that_knows_nothing_takes_log_k_bits_and_the_unigram_what_was_co
     bits = prior_bits(model.prior, codes, [torch.zeros(1_000, dtype=torch.int64)], 5)
     assert bits["prior"] == pytest.approx(3)
     assert bits["unigram"] == pytest.approx(math.log2(1_008 / 1_001))
+
+
+def test_waves_and_voices_that_cannot_be_are_refused() -> None:
+    model, wave = tiny_model(), torch.zeros(400)
+    with pytest.raises(UserError, match=r"Waves are floats \[B, T\] .* not torch.int16"):
+        model.vqvae.encode(wave[None].short())
+    for speakers in ([0], [0, 1, 0], [0, 2], [-1, 0]):
+        with pytest.raises(UserError, match=r"Speakers are int64 \[2\], from 0 to 1, not int64"):
+            model.convert([wave, wave], torch.tensor(speakers))
+    with pytest.raises(UserError, match="Speakers are int64"):
+        model.sample(1, torch.tensor([2]))
 
 
 def test_a_spectrogram_shows_a_tone_where_it_is() -> None:

@@ -1,6 +1,7 @@
 """The commands for images, run as a user would, on small data."""
 
 import json
+import os
 from pathlib import Path
 from unittest import mock
 
@@ -47,10 +48,27 @@ def test_classes_are_learned_drawn_reconstructed_and_measured(tmp_path: Path, mo
     assert bits["uniform prior"] == pytest.approx(bits["distortion alone"] + rate, rel=1e-5)
     assert "no class cat; the model knows ant, bee" in refused("sample", "--model", model, "--label", "cat")
     assert "holds a training with steps 2" in refused("train-image", data, "--preset", "cifar10", "--out", out)
+    again = ["train-image", data, "--preset", "cifar10", "--out", out, *TINY_TRAINING]
+    for split in ("train", "test"):
+        (data / split / "ant").rename(data / split / "cow")
+    assert "holds a training with classes ['ant', 'bee']" in refused(*again)
+    assert "lies in" in refused("train-image", data, "--out", data / "train" / "run")
+    assert "1 to 100 rows" in refused("sample", "--model", model, "--rows", 10**9)
     assert "model is a model of images, not a world model, which `worldmodel train` makes" in refused(
         "imagine", "--model", model
     )
     assert "not a model of images" in refused("sample", "--model", "dmlab-seekavoid")
+
+
+def test_classes_may_have_names_that_are_no_text(tmp_path: Path) -> None:
+    for name in (b"Andr\xe9", b"bee"):
+        folder = tmp_path / "data" / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (32, 32)).save(folder / f"{i}.png")
+    assert run("train-image", tmp_path / "data", "--out", tmp_path / "run", *TINY_TRAINING) == 0
+    classes = ImageModel.from_pretrained(tmp_path / "run" / "model").config.classes
+    assert [os.fsencode(name) for name in classes] == [b"Andr\xe9", b"bee"]
 
 
 def test_frames_of_a_store_get_a_second_stage(tmp_path: Path) -> None:

@@ -294,6 +294,8 @@ def test_an_address_without_images_is_said(tmp_path: Path) -> None:
             load_images(str(tmp_path / address))
     with pytest.raises(UserError, match="no images of a known kind"):
         load_images(str(tmp_path))
+    with pytest.raises(UserError, match='splits are train and test, not "val"'):
+        load_images(str(tmp_path), "val")  # type: ignore[arg-type]
 
 
 # The real thing

@@ -11,6 +11,7 @@ from torch import Tensor
 from worldmodel.baselines import ImageVAE, ImageVIMCO, log_mean_exp, vimco_signal
 from worldmodel.errors import UserError
 from worldmodel.image import PRESETS, ImageConfig, ImageVQVAE
+from worldmodel.two_stage import GlobalConfig
 
 TINY = ImageConfig((2, 2), width=4, downsamplings=1, blocks=1, maps=2, num_codes=3, code_dim=2, likelihood="logistic")
 IMAGE = torch.tensor([[[[10, 200, 3], [20, 30, 90]], [[255, 0, 7], [128, 64, 32]]]], dtype=torch.uint8)  # [1, 2, 2, 3]
@@ -66,8 +67,27 @@ def test_each_map_has_a_codebook_of_its_own() -> None:
 
 
 def test_images_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(UserError, match="30x32 do not divide"):
-        ImageConfig((30, 32), downsamplings=2)
+    for size in ((30, 32), (0, 0), (-4, 4), (4, 4, 4)):
+        with pytest.raises(UserError, match=f"patches of side 4, not {'x'.join(map(str, size))}"):
+            ImageConfig(size, downsamplings=2)  # type: ignore[arg-type]
+
+
+def test_shapes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UserError, match='likelihoods are .*, not "exact"'):
+        ImageConfig((8, 8), likelihood="exact")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="one channel, layer"):
+        ImageConfig((8, 8), maps=0)
+    with pytest.raises(UserError, match="two samples at least"):
+        ImageVIMCO(ImageConfig((8, 8), width=4), samples=1)
+    with pytest.raises(UserError, match="one row, column, latent"):
+        GlobalConfig((3, 3), 8, latents=0)
+
+
+def test_what_is_no_image_of_the_models_is_refused() -> None:
+    model = ImageVQVAE(ImageConfig((8, 8), width=4, num_codes=8)).eval()
+    for images in (torch.zeros(1, 8, 8, 3), torch.zeros(1, 9, 8, 3).byte(), torch.zeros(1, 3, 8, 8).byte()):
+        with pytest.raises(UserError, match=r"uint8 images \[B, 8, 8, 3\], not"):
+            model.reconstruct(images)
 
 
 def _enumerated(model: ImageVIMCO, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -179,7 +179,9 @@ def test_a_code_that_is_never_used_keeps_its_place_among_moving_averages() -> No
     assert 90 < float(quantizer.embedding[1]) <= 101
 
 
-@pytest.mark.parametrize("settings", [{"ema_decay": 1.5}, {"beta": -1.0}, {"num_codes": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"ema_decay": 1.5}, {"beta": -1.0}, {"num_codes": 0}, {"beta": float("nan")}, {"restart_below": 5.0}]
+)
 def test_a_codebook_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="A codebook"):
+    with pytest.raises(UserError, match="A code"):
         VectorQuantizer(**{"num_codes": 4, "dim": 2, **settings})

@@ -84,6 +84,12 @@ def test_a_tokenizer_is_trained_by_itself_and_given_to_a_prior(trained: Path, tm
     made = WorldModel.from_pretrained(first / "model").video
     assert all(one.equal(other) for one, other in zip(kept.parameters(), made.parameters(), strict=True))
     assert "model is a tokenizer, not a world model" in refused("imagine", "--model", tokenizer)
+    again = ["train", address, "--out", second, "--tokenizer", tokenizer, *start, *STEPS[2:]]
+    unused = ["--preset", "paper", "--tokenizer-steps", 7]
+    assert "--preset and --tokenizer-steps would do nothing with --tokenizer" in refused(*again, *unused)
+    shutil.rmtree(first)
+    assert run("train", address, "--out", first, "--stage", "tokenizer", "--tokenizer-steps", 4) == 0
+    assert "holds a training with codebook" in refused(*again)
     (tokenizer / "config.json").write_text("{")
     assert "config.json is damaged" in refused("train", address, "--out", second, "--tokenizer", tokenizer, *STEPS[2:])
 
@@ -238,7 +244,7 @@ def test_a_prior_goes_on_in_the_codes_of_another_tokenizer(trained: Path, tmp_pa
     renamed = torch.randperm(world.num_codes)
     world.video.quantizer.embedding.data[renamed] = world.video.quantizer.embedding.data.clone()
     world.save_pretrained(other)
-    words = ["train", trained / "store", "--out", out, "--tokenizer", other, "--init", start, *STEPS]
+    words = ["train", trained / "store", "--out", out, "--tokenizer", other, "--init", start, *STEPS[2:]]
     assert run(*words, "--prior-steps", "0", "--dream-steps", "0") == 0
     before, after = (WorldModel.from_pretrained(model).dynamics.head.logits.weight for model in (start, out / "model"))
     frames = torch.from_numpy(EpisodeStore.open(str(trained / "store"))[0].frames)

@@ -140,7 +140,7 @@ def test_nonsense_is_refused() -> None:
     with pytest.raises(UserError, match="positive size"):
         WaveNetConfig(classes=2, vector=-1)
     model = WaveNet(WaveNetConfig(**SMALL))
-    with pytest.raises(UserError, match="temperature is above 0"):
+    with pytest.raises(UserError, match="temperature is from 1e-6"):
         model.sample(torch.rand(1, 3), temperature=0)
     with pytest.raises(UserError, match="have shape"):
         model.sample(torch.rand(3))

@@ -153,8 +153,13 @@ class AudioVQVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, waves: Tensor) -> Tensor:
-        """Codes, int64 [B, ceil(T / stride)], of waves, float [B, T], heard as the decoder speaks: in mu-law."""
-        return self.quantizer.encode(self.encoder(wave_of(mu_law(waves))))
+        """Codes, int64 [B, ceil(T / stride)], of waves, float [B, T], heard as the decoder speaks: in mu-law.
+
+        Raises `UserError` for waves that are no floats, or of other dimensions.
+        """
+        if not waves.is_floating_point() or waves.ndim != 2:
+            raise UserError(f"Waves are floats [B, T] in [-1, 1], not {waves.dtype} {list(waves.shape)}.")
+        return self.quantizer.encode(self.encoder(wave_of(mu_law(waves.to(self.device)))))
 
     @torch.no_grad()
     def decode(
@@ -188,6 +193,10 @@ class AudioVQVAE(nn.Module):
         return [wave_of(row[:length]) for row, length in zip(classes, lengths, strict=True)]
 
     @property
+    def device(self) -> torch.device:
+        return self.speaker.weight.device
+
+    @property
     def usage(self) -> Tensor:
         """Fraction of the dictionary in use (see `VectorQuantizer.usage`)."""
         return self.quantizer.usage
@@ -216,8 +225,7 @@ class AudioVQVAE(nn.Module):
 @torch.no_grad()
 def encode_waves(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> list[Tensor]:
     """Codes, int64 [ceil(T / stride)] each, of waves, float [T] each, one by one: whole, as they differ in length."""
-    device = next(vqvae.parameters()).device
-    return [vqvae.encode(wave[None].to(device))[0].cpu() for wave in waves]
+    return [vqvae.encode(wave[None])[0].cpu() for wave in waves]
 
 
 @torch.no_grad()
@@ -227,8 +235,7 @@ def settle(vqvae: AudioVQVAE) -> AudioVQVAE:
     The last layer serves the decoder; the directions of what comes before it tell more of phonemes. So it becomes the
     identity, and D is `width`. The decoder's first layer takes it in, and has to learn on.
     """
-    device = vqvae.speaker.weight.device
-    model = AudioVQVAE(dataclasses.replace(vqvae.config, code_dim=vqvae.config.width)).to(device)
+    model = AudioVQVAE(dataclasses.replace(vqvae.config, code_dim=vqvae.config.width)).to(vqvae.device)
     parts = [vqvae.encoder.layers[:-1], vqvae.decoder, vqvae.speaker]
     for part, copy in zip(parts, [model.encoder.layers[:-1], model.decoder, model.speaker], strict=True):
         copy.load_state_dict(part.state_dict())
@@ -244,7 +251,7 @@ def settle(vqvae: AudioVQVAE) -> AudioVQVAE:
 @torch.no_grad()
 def fit_dictionary(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> None:
     """Have the dictionary follow what the encoder, as it is, says of all of `waves`, float [T] each."""
-    device = vqvae.speaker.weight.device
+    device = vqvae.device
     heard = (wave_of(mu_law(wave[None].to(device))) for wave in track(waves, "Encoding"))
     said = torch.cat([vqvae.encoder(wave)[0].T for wave in heard])  # [N, D]
     vqvae.quantizer.train()

@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -142,6 +142,8 @@ def load_audio(
 
 def _choose(folder: Path, utterances: list[_Utterance], split: Split) -> tuple[list[_Utterance], list[str]]:
     """The utterances of a split, and the names of its speakers."""
+    if split not in get_args(Split):
+        raise UserError(f'The splits are {", ".join(get_args(Split))}, not "{split}".')
     speakers = sorted({utterance.speaker for utterance in utterances})
     new = speakers[2::6] if utterances[0].phones is not None else []
     if split == "new-speakers":
@@ -242,8 +244,12 @@ def _read(utterance: _Utterance, sample_rate: int) -> Read:
                 raise UserError(f"{path} was cut short: it has no samples {offset} to {offset + samples}.")
             if samples * file.channels > MOST_SAMPLES:
                 raise UserError(f"{path} says that it has {samples} samples: it was damaged, or is to be cut up.")
+            if _cut_short(path):
+                raise UserError(f"{path} was cut short: it says that it is longer.")
             file.seek(offset)
             wave = file.read(samples, "float32", always_2d=True)  # [n, channels]
+    except UnicodeError as error:
+        raise UserError(f"{path} has a name that is no text, which its reader cannot open: rename it.") from error
     except (soundfile.SoundFileError, OSError) as error:
         raise UserError(f"{path} is not audio, or was damaged or cut short ({error}).") from error
     if not len(wave):
@@ -263,6 +269,14 @@ def _read(utterance: _Utterance, sample_rate: int) -> Read:
         phones = [(times[i], times[i + 1], phone) for i, (*_, phone) in enumerate(phones)]
     # The filter may overshoot, and float files may do as they like.
     return torch.from_numpy(np.clip(wave, -1, 1).astype(np.float32, copy=False)), phones
+
+
+def _cut_short(path: Path) -> bool:
+    """Whether a WAV file is shorter than it says; its reader takes what there is."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    size = int.from_bytes(head[4:], "little") + 8
+    return head[:4] == b"RIFF" and size < 2**32 - 1 and path.stat().st_size < size
 
 
 def _folders(folder: Path) -> list[Path]:

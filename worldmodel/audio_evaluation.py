@@ -93,7 +93,7 @@ def decoder_bits(vqvae: AudioVQVAE, audio: Audio, codes: list[Tensor]) -> dict[s
     - shuffled: those of the next utterance, again from its beginning where it is shorter.
     - none: the average of all latents, throughout.
     """
-    device = next(vqvae.parameters()).device
+    device = vqvae.device
     next_ones = [*codes[1:], codes[0]]
     others = [other.repeat(-(-len(own) // len(other)))[: len(own)] for own, other in zip(codes, next_ones, strict=True)]
     average = vqvae.quantizer.lookup(torch.cat(codes)[None].to(device)).mean(2, keepdim=True)  # [1, D, 1]

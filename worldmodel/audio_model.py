@@ -55,16 +55,18 @@ class AudioModel(nn.Module):
     ) -> Tensor:
         """New speech, a wave a speaker, float32 [N, codes * stride]: `codes` codes drawn by the prior, then the wave.
 
-        Raises `UserError` for fewer than one code or speaker, and for a temperature out of range (see `WaveNet`).
+        Raises `UserError` for fewer than one code or speaker, one that there is not, and for a temperature out of range
+        (see `WaveNet`).
         """
         if codes < 1 or not len(speakers):
             raise UserError("New speech has one code and one speaker at least.")
+        self._check_voices(speakers, len(speakers))
         stride = self.config.audio.stride
         drawn = [(row[:codes], row[codes:]) for row in self._uniforms(seed, [codes * (1 + stride)] * len(speakers))]
         new, _ = self.prior.sample(torch.stack([of_codes for of_codes, _ in drawn]), temperature=temperature)
         of_samples = [row for _, row in drawn]
         spoken = self.vqvae.decode(
-            list(new), speakers.to(self._device), of_samples, temperature=temperature, progress=progress
+            list(new), speakers.to(self.vqvae.device), of_samples, temperature=temperature, progress=progress
         )
         return torch.stack(spoken).cpu()
 
@@ -82,15 +84,16 @@ class AudioModel(nn.Module):
 
         All are drawn side by side; but for rounding, each is what it would be alone.
 
-        Raises `UserError` where there is no wave or one without a sample, and for a temperature out of range (see
-        `WaveNet`).
+        Raises `UserError` where there is no wave or one without a sample, unless there is a speaker for each, and for a
+        temperature out of range (see `WaveNet`).
         """
-        if not waves or min(len(wave) for wave in waves) < 1:
+        if not len(waves) or min(len(wave) for wave in waves) < 1:
             raise UserError("There is nothing to say again: no wave, or one that has not one sample.")
-        codes = [own.to(self._device) for own in encode_waves(self.vqvae, waves)]
+        self._check_voices(speakers, len(waves))
+        codes = [own.to(self.vqvae.device) for own in encode_waves(self.vqvae, waves)]
         uniforms = self._uniforms(seed, [len(wave) for wave in waves])
         spoken = self.vqvae.decode(
-            codes, speakers.to(self._device), uniforms, temperature=temperature, progress=progress
+            codes, speakers.to(self.vqvae.device), uniforms, temperature=temperature, progress=progress
         )
         return [wave.cpu() for wave in spoken]
 
@@ -107,14 +110,18 @@ class AudioModel(nn.Module):
                 "The utterances are of other speakers than the model's: measure it on what it was trained for."
             )
 
+    def _check_voices(self, speakers: Tensor, n: int) -> None:
+        """Raise `UserError` unless these are numbers of `n` speakers."""
+        known = len(self.config.speakers)
+        sound = speakers.dtype == torch.int64 and speakers.shape == (n,)
+        if not sound or not 0 <= int(speakers.min()) <= int(speakers.max()) < known:
+            kind = str(speakers.dtype).removeprefix("torch.")
+            raise UserError(f"Speakers are int64 [{n}], from 0 to {known - 1}, not {kind} {speakers.tolist()}.")
+
     def _uniforms(self, seed: int, lengths: Sequence[int]) -> list[Tensor]:
         """Numbers in [0, 1), float [n] for each length n, that depend on the seed and the place in the list alone."""
         rows = (torch.rand(n, generator=torch.Generator().manual_seed(seed + i)) for i, n in enumerate(lengths))
-        return [row.to(self._device) for row in rows]
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
+        return [row.to(self.vqvae.device) for row in rows]
 
     def save_pretrained(self, folder: str | Path, *, card: str) -> None:
         """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`.

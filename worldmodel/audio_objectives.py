@@ -36,7 +36,7 @@ class AudioObjective:
     @torch.no_grad()
     def sounds(self) -> dict[str, Tensor]:
         """A crop, its reconstruction, and the same in the next speaker's voice."""
-        device = next(self.model.parameters()).device
+        device = self.model.device
         classes, speakers = (field.to(device) for field in self.dataset.batch(0, 1).values())
         given = wave_of(classes)
         uniforms = torch.rand(given.shape, generator=torch.Generator().manual_seed(0)).to(device)

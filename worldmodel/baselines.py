@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
+from worldmodel.errors import UserError
 from worldmodel.image import ImageConfig, ImageEncoder, ImageLoss, image_decoder
 from worldmodel.likelihood import LIKELIHOODS, single
 
@@ -51,7 +52,10 @@ class ImageVIMCO(nn.Module):
     """
 
     def __init__(self, config: ImageConfig, samples: int = 50) -> None:
+        """Raises `UserError` for fewer than two samples, which have nothing to be compared with."""
         super().__init__()
+        if samples < 2:
+            raise UserError(f"VIMCO takes two samples at least, not {samples}.")
         self.config, self.samples = config, samples
         self.likelihood = LIKELIHOODS[config.likelihood]
         self.encoder = ImageEncoder(config, config.maps * config.num_codes)

@@ -42,7 +42,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="backslashreplace"))  # names of files may be no text
 
 
 def strangers(folder: Path, known: Collection[str] = ()) -> list[str]:
@@ -101,7 +101,9 @@ def read_npz(path: Path, *needed: str) -> dict[str, npt.NDArray[Any]]:
 
 
 def check_replaceable(folder: Path, files: Collection[str]) -> None:
-    """Raise `UserError` where a folder holds anything but `files`."""
+    """Raise `UserError` where a folder holds anything but `files`, or is the working folder, which has to stay."""
+    if folder.resolve() == Path.cwd():
+        raise UserError(f"{folder} is the folder that you are in: save in another.")
     if others := strangers(folder, files):
         raise UserError(f"{folder} holds something else ({others[0]}): save elsewhere, or take that away.")
 

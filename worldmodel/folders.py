@@ -114,15 +114,18 @@ def kind_of(folder: Path) -> Kind:
     """What the model in a folder is one of. Raises `UserError` where its `config.json` is damaged."""
     path = folder / "config.json"
     try:
-        return json.loads(path.read_text()).get("kind", "world")
-    except (OSError, ValueError, AttributeError) as error:
+        found = json.loads(path.read_text()).get("kind", "world")
+        if found not in KINDS:
+            raise ValueError(f"it is of no known kind, {found!r}")
+        return found
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
 
 
 def read_config(folder: Path, kind: Kind, parse: Callable[[dict[str, Any]], C]) -> C:
     """What `parse` makes of `config.json`. Raises `UserError` where it is damaged, or that of another kind of model."""
     if (found := kind_of(folder)) != kind:
-        (name, command), (other, _) = KINDS[kind], KINDS.get(found, ("a model of some other kind", ""))
+        (name, command), (other, _) = KINDS[kind], KINDS[found]
         raise UserError(f"{folder} is {other}, not {name}, which `{command}` makes.")
     path = folder / "config.json"
     try:
@@ -139,7 +142,7 @@ def read_model(folder: Path, make: Callable[[], M]) -> M:
     try:
         model = make()
         model.load_state_dict(weights)
-    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, UserError) as error:
         raise UserError(f"The weights in {folder} do not fit its config.json; fetch or train it again.") from error
     return model.eval()
 

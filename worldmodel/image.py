@@ -36,16 +36,14 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         patch = 2**self.downsamplings
-        if any(side % patch for side in self.image_size):
-            raise UserError(
-                f"Images of {self.image_size[0]}x{self.image_size[1]} do not divide into patches of side {patch}."
-            )
+        if len(self.image_size) != 2 or any(side < 1 or side % patch for side in self.image_size):
+            size = "x".join(map(str, self.image_size))
+            raise UserError(f"Images have a height and a width that divide into patches of side {patch}, not {size}.")
         counts = self.width, self.downsamplings, self.blocks, self.maps, self.num_codes, self.code_dim
-        if min(counts) < 1 or self.likelihood not in LIKELIHOODS:
-            raise UserError(
-                f"A model of images has one channel, layer, map and code at least, and a likelihood of "
-                f"{', '.join(LIKELIHOODS)}."
-            )
+        if min(counts) < 1:
+            raise UserError("A model of images has one channel, layer, block, map, code and dimension at least.")
+        if self.likelihood not in LIKELIHOODS:
+            raise UserError(f'The likelihoods are {", ".join(LIKELIHOODS)}, not "{self.likelihood}".')
         if self.num_codes > 2**15:
             raise UserError(f"A dictionary has at most {2**15} codes, not {self.num_codes}.")
 
@@ -61,7 +59,7 @@ class ImageConfig:
 
 
 PRESETS = {
-    # 8x8x10 codes (§4.1); ten of two dimensions a place do better than ten of more, see benchmarks/images.md.
+    # 8x8x10 codes (§4.1), of two dimensions each: with more of them, 512 codes cover less of what ten maps could say.
     "cifar10": ImageConfig((32, 32), maps=10, code_dim=2, likelihood="logistic"),
     "imagenet": ImageConfig((128, 128)),  # 32x32x1 codes: 42.6 times fewer bits (§4.2)
     "dmlab": ImageConfig((84, 84), width=128),  # 21x21x1 codes (§4.2)
@@ -115,7 +113,16 @@ class ImageVQVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Codes, int64 [B, M, h, w], of images, uint8 [B, H, W, 3]."""
+        """Codes, int64 [B, M, h, w], of images, uint8 [B, H, W, 3].
+
+        Raises `UserError` for images of another size or type.
+        """
+        size = (*self.config.image_size, 3)
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != size:
+            raise UserError(
+                f"The model sees tensors of uint8 images [B, {', '.join(map(str, size))}], "
+                f"not {str(images.dtype).removeprefix('torch.')} {list(images.shape)}."
+            )
         parts = zip(self.quantizers, self._maps(self.encoder(images.to(self.device))), strict=True)
         return torch.stack([quantizer.encode(part) for quantizer, part in parts], 1)  # type: ignore[operator]
 

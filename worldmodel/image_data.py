@@ -30,7 +30,7 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,8 @@ def load_images(address: str, split: Split = "train", size: Size | None = None) 
 
     Raises `UserError` when there are no such images, or when any of them is not as it should be.
     """
+    if split not in get_args(Split):
+        raise UserError(f'The splits are {" and ".join(get_args(Split))}, not "{split}".')
     if size is not None and min(size) < 1:
         raise UserError(f"Images are 1x1 at least, not {_text(size)}.")
     if EpisodeStore.exists(address):
@@ -191,8 +193,11 @@ def _classes(folder: Path, splits: dict[str, list[Path]], split: Split, size: Si
         labels += [classes.index(place.name)] * len(pictures)
     pixels = np.empty((len(paths), *size, 3), np.uint8)
     with ThreadPoolExecutor() as pool:  # decoding and scaling do not hold Python's lock
-        for i, image in enumerate(pool.map(lambda path: _read(path, size), paths)):
-            pixels[i] = image
+        try:
+            for i, image in enumerate(pool.map(lambda path: _read(path, size), paths)):
+                pixels[i] = image
+        finally:
+            pool.shutdown(cancel_futures=True)  # or what ends this would wait until all is read
     return Images(torch.from_numpy(pixels), torch.tensor(labels), classes)
 
 

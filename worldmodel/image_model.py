@@ -30,6 +30,8 @@ class ImageModelConfig:
         agree = (*grid, self.image.maps) == (self.prior.code_shape, self.prior.num_codes, self.prior.maps)
         if second is not None:
             agree = agree and (*grid, self.image.maps) == (second.code_shape, second.num_codes, 1)
+        if not isinstance(self.classes, tuple) or not all(isinstance(name, str) for name in self.classes):
+            raise UserError("Classes are named by texts.")
         if not agree or self.prior.classes != len(self.classes):
             raise UserError("The VQ-VAE, the prior and the second stage are of different codes or classes.")
 
@@ -51,8 +53,11 @@ class ImageModel(nn.Module):
     def sample(self, n: int, *, label: int | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """`n` new images, uint8 [N, H, W, 3]; of one class, where the prior knows classes.
 
-        Raises `UserError` for a label where there are no classes, for none where there are, and for one out of range.
+        Raises `UserError` for fewer than one image, for a label where there are no classes, for none where there are,
+        and for one out of range.
         """
+        if n < 1:
+            raise UserError(f"There is one image to draw at least, not {n}.")
         labels = None if label is None else torch.full((n,), label, device=self.vqvae.device)
         codes, _ = self.prior.sample(self._uniforms(n, seed), label=labels, temperature=temperature)
         return self.vqvae.decode(codes).cpu()
@@ -100,5 +105,5 @@ def _parse(raw: dict[str, Any]) -> ImageModelConfig:
         ImageConfig(**with_tuples(raw["image"])),
         PixelCNNConfig(**with_tuples(raw["prior"])),
         None if second is None else GlobalConfig(**with_tuples(second)),
-        tuple(raw["classes"]),
+        **with_tuples({"classes": raw["classes"]}),
     )

@@ -63,7 +63,7 @@ class DiscretizedLogistic:
 
     def _mean_and_log_scale(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_scale = rearrange(single(outputs), "b (c v) h w -> v b h w c", v=2)
-        # A scale beyond either bound is no better description of any image, and its gradient is lost in rounding.
+        # Beyond either bound a scale's gradient is lost in rounding; at the lower one a sub-pixel takes .008 bits.
         return (mean + 0.5) * (LEVELS - 1), log_scale.clamp(-8, 2) + math.log(LEVELS - 1)
 
 

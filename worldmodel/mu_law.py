@@ -12,7 +12,7 @@ MU = CLASSES - 1
 def mu_law(wave: Tensor) -> Tensor:
     """Classes, uint8 [*], of samples, float [*]; what lies outside [-1, 1] counts as -1 or 1.
 
-    The classes divide sign(x) log(1 + 255 |x|) / log(256) evenly; silence is 128.
+    Each is the nearest of 256 even steps of sign(x) log(1 + 255 |x|) / log(256); silence is 128.
     """
     magnitude = torch.log1p(MU * wave.abs().clamp(max=1)) / math.log1p(MU)
     return ((wave.sign() * magnitude + 1) / 2 * MU + 0.5).to(torch.uint8)

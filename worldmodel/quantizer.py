@@ -20,7 +20,7 @@ class Quantized:
 
 
 class VectorQuantizer(nn.Module):
-    """K embeddings of D dimensions; works on latents with one, two or three axes after the channels.
+    """K embeddings of D dimensions; works on latents with any number of axes after the channels.
 
     With z = z_e(x) and e the nearest embedding (eq. 1-2), the loss is
 
@@ -63,8 +63,10 @@ class VectorQuantizer(nn.Module):
         restart_below: float = 0.1,
     ) -> None:
         super().__init__()
-        if min(num_codes, dim) < 1 or beta < 0 or not (ema_decay is None or 0 < ema_decay < 1):
+        if min(num_codes, dim) < 1 or not beta >= 0 or not (ema_decay is None or 0 < ema_decay < 1):
             raise UserError("A codebook has codes and dimensions, beta is 0 or more, and ema_decay is between 0 and 1.")
+        if not 0 <= restart_below < 1:
+            raise UserError(f"A code restarts below a part of an even share, from 0 to 1, not {restart_below}.")
         self.num_codes, self.dim, self.beta = num_codes, dim, beta
         self.ema_decay, self.unit_norm, self.rotation = ema_decay, unit_norm, rotation
         self.restart_below = restart_below
@@ -161,7 +163,10 @@ class VectorQuantizer(nn.Module):
 
     @property
     def usage(self) -> Tensor:
-        """Fraction of the dictionary in use: codes with more than a tenth of an even share of recent latents."""
+        """Fraction of the dictionary in use: codes with more than a tenth of an even share of recent latents.
+
+        For whoever watches a training: it is not saved, and 1 until some batches were seen.
+        """
         return (self.recent_share > 0.1).float().mean()
 
 

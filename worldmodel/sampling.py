@@ -22,4 +22,4 @@ def invert_cdf(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 def check_temperature(temperature: float) -> None:
     """Raise `UserError` for a temperature that no distribution survives."""
     if not isinstance(temperature, Real) or not 1e-6 <= temperature <= 1e6:
-        raise UserError(f"The temperature is above 0 (1 as learned, below 1 likelier), not {temperature!r}.")
+        raise UserError(f"The temperature is from 1e-6 to 1e6 (1 as learned, below 1 likelier), not {temperature!r}.")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.blocks import ResidualBlock, conv2d
+from worldmodel.errors import UserError
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
 from worldmodel.quantizer import VectorQuantizer
 
@@ -24,6 +25,10 @@ class GlobalConfig:
     width: int = 128
     layers: int = 8
     """Gated layers of the decoder."""
+
+    def __post_init__(self) -> None:
+        if min(*self.code_shape, self.latents, self.num_latent_codes, self.latent_dim, self.width, self.layers) < 1:
+            raise UserError("A second stage has one row, column, latent, code, dimension, channel and layer at least.")
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The video VQ-VAE: frames to a grid of discrete codes each and back, causal in time (§4.4 of the paper)."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -149,6 +150,11 @@ class VideoVQVAE(nn.Module):
         """
         self.check_frames(frames)
         return self.quantizer.encode(self.encoder(self._floats(self._with_past(frames, past).to(self.device))))
+
+    def codebook_fingerprint(self) -> str:
+        """A short name for what the codes mean, the same in any precision that holds the saved weights."""
+        codebook = self.quantizer.embedding.detach().bfloat16().float().cpu().numpy()
+        return hashlib.sha256(codebook.tobytes()).hexdigest()[:16]
 
     def check_frames(self, frames: Tensor) -> None:
         """Raise `UserError` unless they are what `encode` takes."""

@@ -1,6 +1,5 @@
 """The world model: a video VQ-VAE and its prior, stepped together in the latent space."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -154,11 +153,6 @@ class WorldModel(nn.Module):
     def render(self, state: WorldState) -> Tensor:
         """The newest frame of every row, uint8 [B, H, W, 3]."""
         return self.video.decode(state.codes[:, -1:], past=state.codes[:, :-1])[:, 0]
-
-    def codebook_fingerprint(self) -> str:
-        """A short name for what the codes mean, the same in any precision that holds the saved weights."""
-        codebook = self.video.quantizer.embedding.detach().bfloat16().float().cpu().numpy()
-        return hashlib.sha256(codebook.tobytes()).hexdigest()[:16]
 
     def _check_between(self, frames: Tensor, actions: Tensor) -> None:
         """Raise `UserError` unless `actions` are those between frames, or their codes, [B, T, ...]."""
