@@ -37,7 +37,7 @@ from worldmodel.image_recipe import encode_images
 from worldmodel.likelihood import bits_per_dim, single
 from worldmodel.metrics import Result, gradient_energy, psnr, ssim
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
-from worldmodel.quantizer import Quantized
+from worldmodel.quantizer import Codebooks, Quantized
 from worldmodel.step import Batch
 from worldmodel.training import FitConfig, fit
 
@@ -203,7 +203,7 @@ def measure_codebook(name: str, args: Args, train: Images, test: Images) -> Resu
     torch.manual_seed(0)
     vqvae = ImageVQVAE(config)
     if name == "fsq":
-        vqvae.quantizers = nn.ModuleList(FiniteScalarQuantizer(LEVELS) for _ in range(config.maps))
+        vqvae.quantizers = Codebooks(FiniteScalarQuantizer(LEVELS) for _ in range(config.maps))
     vqvae = vqvae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     prior = PixelCNN(PixelCNNConfig(config.code_shape, config.num_codes, maps=config.maps, width=64, layers=4))
     schedule, folder = FitConfig(args.steps, args.batch, args.lr), args.out / f"{name}-{args.steps}"

@@ -196,11 +196,6 @@ class AudioVQVAE(nn.Module):
     def device(self) -> torch.device:
         return self.speaker.weight.device
 
-    @property
-    def usage(self) -> Tensor:
-        """Fraction of the dictionary in use (see `VectorQuantizer.usage`)."""
-        return self.quantizer.usage
-
     def _stretch(self, classes: Tensor, local: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """A random stretch of each row, from the beginning of a hop on: classes [B, length], conditions likewise."""
         hop = self.config.hop

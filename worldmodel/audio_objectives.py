@@ -48,8 +48,8 @@ class AudioObjective:
         return {}  # but those of the sounds
 
     def trouble(self) -> str | None:
-        if self.model.usage < 0.2:
-            return f"The codebook is collapsing: {self.model.usage:.0%} of its codes are in use."
+        if (usage := self.model.quantizer.usage) < 0.2:
+            return f"The codebook is collapsing: {usage:.0%} of its codes are in use."
         return None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from worldmodel.blocks import ResidualBlock, conv2d
 from worldmodel.errors import UserError
 from worldmodel.likelihood import LIKELIHOODS, LikelihoodName
-from worldmodel.quantizer import VectorQuantizer
+from worldmodel.quantizer import Codebooks, VectorQuantizer
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class ImageVQVAE(nn.Module):
         self.config = config
         self.likelihood = LIKELIHOODS[config.likelihood]
         self.encoder = ImageEncoder(config, config.features)
-        self.quantizers = nn.ModuleList(
+        self.quantizers = Codebooks(
             VectorQuantizer(config.num_codes, config.code_dim, ema_decay=config.ema_decay, rotation=config.rotation)
             for _ in range(config.maps)
         )
@@ -102,14 +102,11 @@ class ImageVQVAE(nn.Module):
 
         The rate is that of the uniform prior of §3.2, log K a code: a constant.
         """
-        latents = self.encoder(images)
-        quantized = [quantizer(part) for quantizer, part in zip(self.quantizers, self._maps(latents), strict=True)]
-        outputs = self.decoder(torch.cat([q.vectors for q in quantized], 1))
-        distortion = self.likelihood.nats(outputs, images)
-        codes = torch.stack([q.codes for q in quantized], 1)
-        codebooks = torch.stack([q.loss for q in quantized]).sum()
-        rate = torch.full_like(distortion, codes[0].numel() * math.log(self.config.num_codes))
-        return ImageLoss(distortion.mean() / images[0].numel() + codebooks, distortion, rate, codes)
+        quantized = self.quantizers(self.encoder(images))
+        distortion = self.likelihood.nats(self.decoder(quantized.vectors), images)
+        rate = torch.full_like(distortion, quantized.codes[0].numel() * math.log(self.config.num_codes))
+        total = distortion.mean() / images[0].numel() + quantized.loss
+        return ImageLoss(total, distortion, rate, quantized.codes)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -123,8 +120,7 @@ class ImageVQVAE(nn.Module):
                 f"The model sees tensors of uint8 images [B, {', '.join(map(str, size))}], "
                 f"not {str(images.dtype).removeprefix('torch.')} {list(images.shape)}."
             )
-        parts = zip(self.quantizers, self._maps(self.encoder(images.to(self.device))), strict=True)
-        return torch.stack([quantizer.encode(part) for quantizer, part in parts], 1)  # type: ignore[operator]
+        return self.quantizers.encode(self.encoder(images.to(self.device)))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -133,9 +129,7 @@ class ImageVQVAE(nn.Module):
 
     def decode_outputs(self, codes: Tensor) -> Tensor:
         """What the decoder says of the pixels, float [B, 3 * C, H, W] (see `Likelihood`), given codes [B, M, h, w]."""
-        codes = codes.to(self.device)
-        vectors = [quantizer.lookup(codes[:, m]) for m, quantizer in enumerate(self.quantizers)]  # type: ignore[operator]
-        return self.decoder(torch.cat(vectors, 1))
+        return self.decoder(self.quantizers.lookup(codes.to(self.device)))
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images, uint8 [B, H, W, 3], as their codes keep them."""
@@ -144,15 +138,6 @@ class ImageVQVAE(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.encoder.first.weight.device
-
-    @property
-    def usage(self) -> Tensor:
-        """Fraction of the dictionaries in use (see `VectorQuantizer.usage`)."""
-        return torch.stack([quantizer.usage for quantizer in self.quantizers]).mean()  # type: ignore[misc]
-
-    def _maps(self, latents: Tensor) -> tuple[Tensor, ...]:
-        """[B, M * D, h, w] -> M of [B, D, h, w]."""
-        return latents.chunk(self.config.maps, 1)
 
 
 class ImageEncoder(nn.Module):

@@ -46,8 +46,8 @@ class ImageObjective:
         return {"given (top), reconstructed (bottom)": tile(torch.stack([images, self.model.reconstruct(images)]))}
 
     def trouble(self) -> str | None:
-        if isinstance(self.model, ImageVQVAE) and self.model.usage < 0.2:
-            return f"The codebook is collapsing: {self.model.usage:.0%} of its codes are in use."
+        if isinstance(self.model, ImageVQVAE) and (usage := self.model.quantizers.usage) < 0.2:
+            return f"The codebook is collapsing: {usage:.0%} of its codes are in use."
         return None
 
 
@@ -87,7 +87,7 @@ class GlobalObjective:
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         out = self.model(batch["codes"].long())
         bits = out.nats.mean() / (math.log(2) * batch["codes"][0].numel())
-        return out.total, {"bits per code": bits, "codebook usage": self.model.usage}
+        return out.total, {"bits per code": bits, "codebook usage": self.model.quantizers.usage}
 
     def pictures(self) -> dict[str, Tensor]:
         return {}

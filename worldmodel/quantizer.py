@@ -1,5 +1,6 @@
 """The codebook: nearest-neighbour quantization with a straight-through gradient (the paper, §3.1-3.2)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -168,6 +169,35 @@ class VectorQuantizer(nn.Module):
         For whoever watches a training: it is not saved, and 1 until some batches were seen.
         """
         return (self.recent_share > 0.1).float().mean()
+
+
+class Codebooks(nn.ModuleList):
+    """M codebooks side by side, each for its share of the channels: a product of dictionaries."""
+
+    def __iter__(self) -> Iterator[VectorQuantizer]:  # what it holds
+        return super().__iter__()  # type: ignore[return-value]
+
+    def forward(self, z: Tensor) -> Quantized:
+        """What they make of encoder outputs, float [B, M * D, *]: codes are int64 [B, M, *], and losses add up."""
+        each = [quantizer(part) for quantizer, part in self._shares(z)]
+        vectors, codes = torch.cat([q.vectors for q in each], 1), torch.stack([q.codes for q in each], 1)
+        return Quantized(vectors, codes, torch.stack([q.loss for q in each]).sum())
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Codes, int64 [B, M, *], of encoder outputs, float [B, M * D, *]."""
+        return torch.stack([quantizer.encode(part) for quantizer, part in self._shares(z)], 1)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Embeddings, float [B, M * D, *], of codes, int64 [B, M, *]."""
+        return torch.cat([quantizer.lookup(codes[:, m]) for m, quantizer in enumerate(self)], 1)
+
+    @property
+    def usage(self) -> Tensor:
+        """Mean of theirs (see `VectorQuantizer.usage`)."""
+        return torch.stack([quantizer.usage for quantizer in self]).mean()
+
+    def _shares(self, z: Tensor) -> Iterator[tuple[VectorQuantizer, Tensor]]:
+        return zip(self, z.chunk(len(self), 1), strict=True)
 
 
 def _rotated(z: Tensor, e: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from worldmodel.blocks import ResidualBlock, conv2d
 from worldmodel.errors import UserError
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
-from worldmodel.quantizer import VectorQuantizer
+from worldmodel.quantizer import Codebooks, VectorQuantizer
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class GlobalVQVAE(nn.Module):
         features = config.latents * config.latent_dim
         self.embed = nn.Embedding(config.num_codes, width)
         self.encoder = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * rows * columns, features))
-        self.quantizers = nn.ModuleList(
+        self.quantizers = Codebooks(
             VectorQuantizer(config.num_latent_codes, config.latent_dim, ema_decay=0.99) for _ in range(config.latents)
         )
         decoder = PixelCNNConfig(
@@ -68,28 +68,19 @@ class GlobalVQVAE(nn.Module):
 
     def forward(self, codes: Tensor) -> GlobalLoss:
         """Eq. 3 as it stands, its first term the PixelCNN's -log p of all codes, in nats a code."""
-        quantized = [q(part) for q, part in zip(self.quantizers, self._parts(codes), strict=True)]
-        nats = -self.decoder.log_prob(codes, vector=torch.cat([q.vectors for q in quantized], 1))
-        codebooks = torch.stack([q.loss for q in quantized]).sum()
-        total = (nats.mean() + codebooks) / codes[0].numel()
-        return GlobalLoss(total, nats, torch.stack([q.codes for q in quantized], 1))
+        quantized = self.quantizers(self._encoded(codes))
+        nats = -self.decoder.log_prob(codes, vector=quantized.vectors)
+        return GlobalLoss((nats.mean() + quantized.loss) / codes[0].numel(), nats, quantized.codes)
 
     @torch.no_grad()
     def encode(self, codes: Tensor) -> Tensor:
         """Global codes, int64 [B, G], of grids, int64 [B, 1, h, w]."""
-        parts = zip(self.quantizers, self._parts(codes), strict=True)
-        return torch.stack([q.encode(part) for q, part in parts], 1)  # type: ignore[operator]
+        return self.quantizers.encode(self._encoded(codes))
 
     def vector(self, latents: Tensor) -> Tensor:
         """What the decoder is given: float [B, G * D] of global codes, int64 [B, G]."""
-        return torch.cat([q.lookup(latents[:, g]) for g, q in enumerate(self.quantizers)], 1)  # type: ignore[operator]
+        return self.quantizers.lookup(latents)
 
-    @property
-    def usage(self) -> Tensor:
-        """Fraction of the dictionaries in use (see `VectorQuantizer.usage`)."""
-        return torch.stack([quantizer.usage for quantizer in self.quantizers]).mean()  # type: ignore[misc]
-
-    def _parts(self, codes: Tensor) -> tuple[Tensor, ...]:
-        """[B, 1, h, w] -> G of [B, D]."""
-        embedded = self.embed(codes[:, 0]).permute(0, 3, 1, 2)
-        return self.encoder(embedded).chunk(self.config.latents, 1)
+    def _encoded(self, codes: Tensor) -> Tensor:
+        """[B, 1, h, w] -> [B, G * D]."""
+        return self.encoder(self.embed(codes[:, 0]).permute(0, 3, 1, 2))
