@@ -58,7 +58,7 @@ def test_three_models_of_images_are_compared(tmp_path: Path) -> None:
     assert [row["model"] for row in rows] == ["VAE", "VQ-VAE", "VIMCO"]
     for row in rows:
         assert row["bits_per_dim"] == row["rate"] + row["distortion"] == row["curve"]["2"]
-        assert f"| {row['model']} | 1 | {row['bits_per_dim']:.3f} |" in table
+        assert f"| {row['model']} | 1 | 2 | logistic | {row['bits_per_dim']:.3f} |" in table
     assert rows[1]["rate"] == 8 * 8 * 9 / (32 * 32 * 3)
     assert table.endswith(run(*argv))
     assert json.loads((tmp_path / "out" / "images.json").read_text()) == rows
