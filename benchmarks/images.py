@@ -21,6 +21,7 @@ import tyro
 
 from scripts.device import FASTEST, Device, check_device
 from worldmodel.baselines import ImageVAE, ImageVIMCO
+from worldmodel.benchmark.report import table
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
 from worldmodel.image import PRESETS, ImageConfig, ImageVQVAE
@@ -111,21 +112,18 @@ def main(args: Args) -> None:
                 }
             )
             write_text(path, json.dumps(rows, indent=2) + "\n")
-    print(table(rows))
+    print(comparison(rows))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| model | maps | dimensions | likelihood | bits/dim | rate | distortion | parameters | steps of | seconds on |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+def comparison(rows: list[dict[str, Any]]) -> str:
+    """The table for people."""
+    header = ["model", "maps", "dimensions", "likelihood", "bits/dim", "rate", "distortion", "parameters", "steps of"]
+    cells = []
     for r in rows:
-        lines.append(
-            f"| {r['model']} | {r['maps']} | {r['code_dim']} | {r['likelihood']} | {r['bits_per_dim']:.3f} | {r['rate']:.3f} "
-            f"| {r['distortion']:.3f} | {r['parameters']:,} | {r['steps']:,} x {r['batch']} "
-            f"| {r['seconds']:,} {r['device']} |"
-        )
-    return "\n".join(lines)
+        bits = [f"{r[part]:.3f}" for part in ("bits_per_dim", "rate", "distortion")]
+        spent = [f"{r['parameters']:,}", f"{r['steps']:,} x {r['batch']}", f"{r['seconds']:,} {r['device']}"]
+        cells.append([r["model"], r["maps"], r["code_dim"], r["likelihood"], *bits, *spent])
+    return table([*header, "seconds on"], cells)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.images import table
+from benchmarks.images import comparison
 from tests.made_episodes import PROVENANCE, make_episode
 from tests.tiny_world import FRAME_SHAPE, N_ACTIONS, tiny_world
 from worldmodel.audio import AudioConfig
@@ -66,7 +66,7 @@ def test_three_models_of_images_are_compared(tmp_path: Path) -> None:
 
 def test_the_table_of_images_is_that_of_their_record() -> None:
     rows = json.loads((ROOT / "benchmarks" / "images.json").read_text())
-    assert table(rows) in (ROOT / "benchmarks" / "images.md").read_text()
+    assert comparison(rows) in (ROOT / "benchmarks" / "images.md").read_text()
 
 
 def test_a_model_of_speech_is_measured(tmp_path: Path) -> None:
