@@ -62,7 +62,8 @@ def main(args: Args) -> None:
     tokenizer, prior, model = (args.out / part for part in ("tokenizer", "prior", "model"))
     # Codes mean what they do to one tokenizer alone, so a prior that goes on needs that very one.
     one_tokenizer = {"tokenizer_steps"} if prior.exists() and not args.tokenizer else set()
-    check_room(model if args.stage == "both" else tokenizer / "model")
+    kept = tokenizer / "model"  # of the tokenizer alone
+    check_room(model if args.stage == "both" else kept)
     check_checkpoints(args.recipe, tokenizer=tokenizer, prior=prior)
     learned_from = {"episodes": len(store), "codebook": None if given is None else given.codebook_fingerprint()}
     write_settings(args.out, {**_settings(args), **learned_from}, MAY_DIFFER - one_tokenizer)
@@ -74,8 +75,7 @@ def main(args: Args) -> None:
         world.save_pretrained(model, card=_world_card(args, store, world))
         print(f"The model is in {model}: try `worldmodel imagine --model {model}`.")
     else:
-        save_tokenizer(video, tokenizer / "model", card=_tokenizer_card(args, store, video))
-        kept = tokenizer / "model"
+        save_tokenizer(video, kept, card=_tokenizer_card(args, store, video))
         print(f"The tokenizer is in {kept}, for --tokenizer; the same command without --stage goes on with the prior.")
 
 
@@ -85,24 +85,19 @@ def _settings(args: Args) -> dict[str, Any]:
 
 
 def _world_card(args: Args, store: EpisodeStore, world: WorldModel) -> str:
-    return _card(
-        "A world model",
-        args,
-        store,
-        world.video,
-        f"""
+    more = f"""
 - Actions: {", ".join(f"{i} {name}" for i, name in enumerate(world.action_meanings))}.
 - Rewards seen: {", ".join(f"{r:g}" for r in world.config.dynamics.reward_values)}.
 - Order within a frame: {world.config.dynamics.order}.
 
 Dream with it: `worldmodel imagine --model FOLDER`, or `gymnasium.make("envs:worldmodel/Imagined-v0", model=FOLDER)`.
-""",
-    )
+"""
+    return _card("A world model", args, store, world.video, more)
 
 
 def _tokenizer_card(args: Args, store: EpisodeStore, video: VideoVQVAE) -> str:
-    use = "\n\nTrain a prior over its codes: `worldmodel train STORE --tokenizer FOLDER --out OUT`.\n"
-    return _card("A tokenizer", args, store, video, use)
+    more = "\n\nTrain a prior over its codes: `worldmodel train STORE --tokenizer FOLDER --out OUT`.\n"
+    return _card("A tokenizer", args, store, video, more)
 
 
 def _card(title: str, args: Args, store: EpisodeStore, video: VideoVQVAE, more: str) -> str:
