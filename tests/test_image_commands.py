@@ -78,7 +78,12 @@ def test_frames_of_a_store_get_a_second_stage(tmp_path: Path) -> None:
     out = tmp_path / "run"
     argv = ["train-image", address, "--preset", "dmlab", "--out", out, *TINY_TRAINING, "--second-steps", "2"]
     assert run(*argv) == 0
+    assert run(*argv, "--critic", 0.05, "--out", tmp_path / "sharper") == 0
+    assert run(*argv, "--critic", 0.05, "--out", tmp_path / "sharper") == 0  # resumes
+    assert "there is none for cifar10" in refused("train-image", address, "--critic", 0.05, "--out", tmp_path / "no")
     model = ImageModel.from_pretrained(out / "model")
+    sharper = ImageModel.from_pretrained(tmp_path / "sharper" / "model")
+    assert not torch.equal(sharper.vqvae.encoder.first.weight, model.vqvae.encoder.first.weight)
     images = torch.from_numpy(store.frames(0, 0, 2))
     again = model.resample(images, seed=1)
     assert again.shape == images.shape

@@ -76,6 +76,7 @@ class ImageLoss:
     distortion: Tensor  # float [B]: -log p(x|z)
     rate: Tensor  # float [B]
     codes: Tensor | None  # int64 [B, M, h, w], where the latents are discrete
+    outputs: Tensor | None = None  # float [B, 3 * C, H, W]: what a VQ-VAE's decoder says of the pixels
 
 
 class ImageVQVAE(nn.Module):
@@ -102,10 +103,11 @@ class ImageVQVAE(nn.Module):
         The rate is that of the uniform prior of §3.2, log K a code: a constant.
         """
         quantized = self.quantizers(self.encoder(images))
-        distortion = self.likelihood.nats(self.decoder(quantized.vectors), images)
+        outputs = self.decoder(quantized.vectors)
+        distortion = self.likelihood.nats(outputs, images)
         rate = torch.full_like(distortion, quantized.codes[0].numel() * math.log(self.config.num_codes))
         total = distortion.mean() / images[0].numel() + quantized.loss
-        return ImageLoss(total, distortion, rate, quantized.codes)
+        return ImageLoss(total, distortion, rate, quantized.codes, outputs)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -152,9 +154,13 @@ class ImageEncoder(nn.Module):
         self.layers = nn.Sequential(*layers, nn.ReLU(), conv2d(config.width, outputs, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 [B, H, W, 3], seen as floats in [-0.5, 0.5] -> float [B, outputs, h, w]."""
-        floats = rearrange(images, "b h w c -> b c h w").to(self.first.weight.dtype) / 255 - 0.5  # channels last
-        return self.layers(self.first(floats))
+        """uint8 [B, H, W, 3] -> float [B, outputs, h, w]."""
+        return self.layers(self.first(as_floats(images, self.first.weight.dtype)))
+
+
+def as_floats(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W] in [-0.5, 0.5], channels last in memory."""
+    return rearrange(images, "b h w c -> b c h w").to(dtype) / 255 - 0.5
 
 
 def image_decoder(config: ImageConfig, inputs: int) -> nn.Sequential:

@@ -3,10 +3,12 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldmodel.baselines import ImageVAE, ImageVIMCO
-from worldmodel.image import ImageVQVAE
+from worldmodel.critic import Critic
+from worldmodel.errors import UserError
+from worldmodel.image import ImageVQVAE, as_floats
 from worldmodel.image_data import Images
 from worldmodel.likelihood import bits_per_dim
 from worldmodel.pictures import tile
@@ -49,6 +51,38 @@ class ImageObjective:
         if isinstance(self.model, ImageVQVAE) and (usage := self.model.quantizers.usage) < 0.2:
             return f"The codebook is collapsing: {usage:.0%} of its codes are in use."
         return None
+
+
+class AdversarialObjective:
+    """The loss of a VQ-VAE whose decoder makes pictures, and of the critic that it is to be taken for real by."""
+
+    name = "images"
+
+    def __init__(self, vqvae: ImageVQVAE, images: Images, weight: float, *, seed: int = 0) -> None:
+        """`weight`: what the critic's opinion counts, in nats a patch beside nats a sub-pixel.
+
+        Raises `UserError` for a decoder that says how likely each value is: there is no picture for a gradient.
+        """
+        if vqvae.config.likelihood != "mse":
+            raise UserError("A critic looks at pictures: it takes a model that is trained on squared errors.")
+        self.plain, self.weight = ImageObjective(vqvae, images, seed=seed), weight
+        self.dataset = self.plain.dataset
+        self.vqvae, self.critic = vqvae, Critic().to(vqvae.device)
+        self.model = nn.ModuleList([self.vqvae, self.critic])
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        images = batch["images"]
+        out = self.vqvae(images)
+        told_apart, taken_for_real = self.critic.losses(as_floats(images), out.outputs)
+        distortion = bits_per_dim(out.distortion, self.vqvae.config.image_size).mean()
+        scalars = {"distortion": distortion, "critic": told_apart, "taken for real": taken_for_real}
+        return out.total + told_apart + self.weight * taken_for_real, scalars
+
+    def pictures(self) -> dict[str, Tensor]:
+        return self.plain.pictures()
+
+    def trouble(self) -> str | None:
+        return self.plain.trouble()
 
 
 class CodesObjective:
