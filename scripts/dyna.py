@@ -160,7 +160,9 @@ def _record(args: Args, number: int) -> EpisodeStore:
 
 
 def _learn_world(args: Args, number: int, store: EpisodeStore) -> None:
-    before = args.model if number == 0 else str(_model(args, number - 1))
+    before, recipe = args.model if number == 0 else str(_model(args, number - 1)), args.recipe
+    if before is not None:  # whose tokenizer is kept
+        recipe = dataclasses.replace(recipe, **{name: getattr(Recipe, name) for name in train.OF_TOKENIZER})
     train.main(
         train.Args(
             store=store.address,
@@ -168,7 +170,7 @@ def _learn_world(args: Args, number: int, store: EpisodeStore) -> None:
             tokenizer=before,
             init=before,
             device=args.device,
-            recipe=args.recipe,
+            recipe=recipe,
         )
     )
 

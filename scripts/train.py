@@ -21,6 +21,8 @@ from worldmodel.world import WorldModel
 
 MAY_DIFFER = {"out", "stage", "device", *(f.name for f in dataclasses.fields(Recipe))} - {"preset", "order", "seed"}
 """What may be another when a training goes on."""
+OF_TOKENIZER = ("preset", "tokenizer_steps", "tokenizer_batch", "tokenizer_lr")
+"""What a recipe says of the tokenizer alone."""
 
 
 @dataclass
@@ -53,8 +55,7 @@ def main(args: Args) -> None:
     if args.tokenizer and args.stage == "tokenizer":
         raise UserError("With --tokenizer there is no tokenizer to train: leave out one of --tokenizer and --stage.")
     if args.tokenizer:
-        tokenizer_options = [f.name for f in dataclasses.fields(Recipe) if f.name.startswith("tokenizer_")]
-        refuse_unused(args.recipe, "preset", *tokenizer_options, where="with --tokenizer, which is trained")
+        refuse_unused(args.recipe, *OF_TOKENIZER, where="with --tokenizer, which is trained")
     store = EpisodeStore.open(args.store)
     given = None if args.tokenizer is None else load_tokenizer(args.tokenizer, device=args.device)
     start = None if args.init is None else WorldModel.from_pretrained(args.init, device=args.device)
