@@ -15,13 +15,13 @@ from worldmodel.pictures import strips, write_png
 from worldmodel.progress import track
 from worldmodel.sounds import spectrogram, write_wav
 
-LABEL = 100  # bytes
+SHORT = 100  # bytes
 LONGEST = 60  # seconds: all that is drawn is in memory at once
 
 
 @dataclass
 class Utterance:
-    name: str  # of its file, without the ending
+    name: str  # of its file, without the ending, or the beginning of that
     speaker: str
     wave: Tensor  # float [T]
 
@@ -40,15 +40,15 @@ def choose(data: str, split: Split, n: int, seconds: float) -> list[Utterance]:
         raise UserError(f"--n is 1 or more, not {n}.")
     audio = load_audio(data, split, SAMPLE_RATE, most=n)
     return [
-        Utterance(_label(name), audio.speaker_names[int(speaker)], wave[: round(seconds * SAMPLE_RATE)])
+        Utterance(_short(name), audio.speaker_names[int(speaker)], wave[: round(seconds * SAMPLE_RATE)])
         for name, speaker, wave in zip(audio.names, audio.speakers, audio.waves, strict=True)
     ]
 
 
-def _label(name: str) -> str:
-    """What to call an utterance in the name of a file, which has room for more: letters, without an ending."""
+def _short(name: str) -> str:
+    """A name without the ending of a recording's, so long that a file may be called by it and more."""
     name = name.rsplit(".", 1)[0] if Path(name).suffix.lower() in SUFFIXES else name
-    return re.sub(r"\W+", "-", name).encode(errors="ignore")[:LABEL].decode(errors="ignore")
+    return name.encode(errors="ignore")[:SHORT].decode(errors="ignore")
 
 
 def speaking(samples: range) -> Iterator[int]:
@@ -61,7 +61,8 @@ def write_sounds(folder: Path, sounds: Sequence[tuple[str, Tensor]]) -> None:
 
     The folder is there whole, or not at all. Raises `UserError` where anything else is in its place.
     """
-    labels = [re.sub(r"\W+", "-", label) for label, _ in sounds]  # names of speakers may be anything
+    # Labels have names of utterances and speakers in them, which may be anything.
+    labels = [re.sub(r"\W+", "-", label) for label, _ in sounds]
     named = [(f"{i:02}-{label}", wave) for i, (label, (_, wave)) in enumerate(zip(labels, sounds, strict=True))]
     with new_folder(folder.resolve(), ()) as new:
         for name, wave in named:

@@ -107,7 +107,7 @@ def test_the_splits_of_a_manifest_share_out_all_that_is_said(utterances: list[in
                 parts[split] = load_audio(folder, split)
             except UserError:  # there need not be any
                 known_ones = [n for i, n in enumerate(utterances) if i % 6 != 2]
-                assert split == "new-speakers" and len(utterances) < 3 or split == "test" and max(known_ones) == 1
+                assert (split == "new-speakers" and len(utterances) < 3) or (split == "test" and max(known_ones) == 1)
     assert sorted(name for audio in parts.values() for name in audio.names) == list(items)
     for split, audio in parts.items():
         new = sorted(set(speakers))[2::6]

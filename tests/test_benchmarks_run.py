@@ -6,16 +6,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from benchmarks.images import comparison
 from tests.made_episodes import PROVENANCE, make_episode
+from tests.made_speech import write_speech
 from tests.tiny_world import FRAME_SHAPE, N_ACTIONS, tiny_world
 from worldmodel.audio import AudioConfig
 from worldmodel.audio_model import AudioModel, AudioModelConfig
 from worldmodel.episodes import EpisodeStore
-from worldmodel.sounds import write_wav
 from worldmodel.wavenet import WaveNetConfig
 
 ROOT = Path(__file__).parents[1]
@@ -70,18 +69,7 @@ def test_the_table_of_images_is_that_of_their_record() -> None:
 
 
 def test_a_model_of_speech_is_measured(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    utterances = []
-    for n, speaker in enumerate(("ann", "bob", "cy")):
-        tone = torch.sin(torch.arange(1_600) * (0.05 + 0.02 * n)) * 0.5
-        write_wav(tmp_path / f"{speaker}.wav", torch.cat([tone, torch.randn(1_600) * 0.1]).repeat(3), 16_000)
-        phones = [[0, 1_600, "a"], [1_600, 3_200, "s"]]
-        utterances += [
-            {"utt": f"{speaker}{i}", "speaker": speaker, "file": f"{speaker}.wav", "offset": 3_200 * i, "n": 3_200}
-            | {"phones": phones}
-            for i in range(3)
-        ]
-    (tmp_path / "manifest.json").write_text(json.dumps({"utterances": utterances}))
+    write_speech(tmp_path)
     config = AudioConfig((2,) * 5, num_codes=8, code_dim=4, width=8, decoder_width=8, decoder_skip=8, decoder_layers=2,
                          decoder_stacks=1, hop=32, speakers=2)  # fmt: skip
     model = AudioModel(AudioModelConfig(config, WaveNetConfig(8, width=8, skip=8, layers=2), ("ann", "bob")))

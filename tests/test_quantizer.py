@@ -183,5 +183,5 @@ def test_a_code_that_is_never_used_keeps_its_place_among_moving_averages() -> No
     "settings", [{"ema_decay": 1.5}, {"beta": -1.0}, {"num_codes": 0}, {"beta": float("nan")}, {"restart_below": 5.0}]
 )
 def test_a_codebook_that_makes_no_sense_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="A code"):
+    with pytest.raises(UserError, match="A codebook"):
         VectorQuantizer(**{"num_codes": 4, "dim": 2, **settings})

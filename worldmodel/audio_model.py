@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from worldmodel.audio import AudioConfig, AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.errors import UserError
-from worldmodel.folders import check_device, find_model, read_config, read_model, with_tuples, write_model
+from worldmodel.folders import check_place, find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.wavenet import WaveNet, WaveNetConfig
 
 
@@ -136,7 +136,7 @@ class AudioModel(nn.Module):
 
         Raises `UserError` when there is no such model or device, it is not one of speech, or its files are damaged.
         """
-        check_device(device)
+        check_place(device)
         folder = find_model(name, "audio")
         config = read_config(folder, "audio", _parse)
         return read_model(folder, lambda: cls(config)).to(device)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -60,8 +61,7 @@ def find_model(name: str | Path, kind: Kind) -> Path:
 
 
 def _bundled(kind: Kind) -> list[str]:
-    configs = {path.parent.name: json.loads(path.read_text()) for path in BUNDLED.glob("*/config.json")}
-    return sorted(name for name, config in configs.items() if config.get("kind", "world") == kind)
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json") if kind_of(path.parent) == kind)
 
 
 def lasting_name(name: str | Path) -> str:
@@ -75,7 +75,7 @@ def model_name(name: str | Path) -> str:
     return (folder.parent if folder.name == "model" else folder).name
 
 
-def check_device(device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
+def check_place(device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
     """Raise `UserError` unless a model can run there, so that none is fetched in vain."""
     try:
         nn.Linear(1, 1).to(device, dtype)
@@ -112,26 +112,35 @@ def check_room(folder: Path) -> None:
 
 def kind_of(folder: Path) -> Kind:
     """What the model in a folder is one of. Raises `UserError` where its `config.json` is damaged."""
-    path = folder / "config.json"
-    try:
-        found = json.loads(path.read_text()).get("kind", "world")
-        if found not in KINDS:
-            raise ValueError(f"it is of no known kind, {found!r}")
-        return found
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
+    return _read(folder)[0]
 
 
 def read_config(folder: Path, kind: Kind, parse: Callable[[dict[str, Any]], C]) -> C:
     """What `parse` makes of `config.json`. Raises `UserError` where it is damaged, or that of another kind of model."""
-    if (found := kind_of(folder)) != kind:
+    found, raw = _read(folder)
+    if found != kind:
         (name, command), (other, _) = KINDS[kind], KINDS[found]
         raise UserError(f"{folder} is {other}, not {name}, which `{command}` makes.")
-    path = folder / "config.json"
-    try:
-        raw = json.loads(path.read_text())
-        raw.pop("kind", None)
+    with _damage_named(folder / "config.json"):
         return parse(raw)
+
+
+def _read(folder: Path) -> tuple[Kind, dict[str, Any]]:
+    """The kind of a model, and the rest of its `config.json`."""
+    path = folder / "config.json"
+    with _damage_named(path):
+        raw = json.loads(path.read_text())
+        kind = raw.pop("kind", "world")
+        if kind not in KINDS:
+            raise ValueError(f"it is of no known kind, {kind!r}")
+        return kind, raw
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Whatever a damaged file leads to is a `UserError` that names it."""
+    try:
+        yield
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError, UserError) as error:
         raise UserError(f"{path} is damaged or of another version ({error}); fetch or train it again.") from error
 

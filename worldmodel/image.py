@@ -4,12 +4,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from worldmodel.blocks import ResidualBlock, conv2d
 from worldmodel.errors import UserError
-from worldmodel.likelihood import LIKELIHOODS, LikelihoodName
+from worldmodel.likelihood import LIKELIHOODS, LikelihoodName, as_floats
 from worldmodel.quantizer import Codebooks, VectorQuantizer
 
 
@@ -156,11 +155,6 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] -> float [B, outputs, h, w]."""
         return self.layers(self.first(as_floats(images, self.first.weight.dtype)))
-
-
-def as_floats(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 [B, H, W, 3] -> float [B, 3, H, W] in [-0.5, 0.5], channels last in memory."""
-    return rearrange(images, "b h w c -> b c h w").to(dtype) / 255 - 0.5
 
 
 def image_decoder(config: ImageConfig, inputs: int) -> nn.Sequential:

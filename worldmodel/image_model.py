@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.errors import UserError
-from worldmodel.folders import check_device, find_model, read_config, read_model, with_tuples, write_model
+from worldmodel.folders import check_place, find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.image import ImageConfig, ImageVQVAE
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
 from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
@@ -93,7 +93,7 @@ class ImageModel(nn.Module):
 
         Raises `UserError` when there is no such model or device, it is not one of images, or its files are damaged.
         """
-        check_device(device)
+        check_place(device)
         folder = find_model(name, "image")
         config = read_config(folder, "image", _parse)
         return read_model(folder, lambda: cls(config)).to(device)

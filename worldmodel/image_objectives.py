@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from worldmodel.baselines import ImageVAE, ImageVIMCO
 from worldmodel.critic import Critic
 from worldmodel.errors import UserError
-from worldmodel.image import ImageVQVAE, as_floats
+from worldmodel.image import ImageVQVAE
 from worldmodel.image_data import Images
-from worldmodel.likelihood import bits_per_dim
+from worldmodel.likelihood import as_floats, bits_per_dim
 from worldmodel.pictures import tile
 from worldmodel.pixelcnn import PixelCNN
 from worldmodel.quantizer import perplexity

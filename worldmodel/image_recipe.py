@@ -78,9 +78,11 @@ def learn_vqvae(images: Images, config: ImageConfig, recipe: ImageRecipe, folder
     """Train a VQ-VAE, or go on with it, in `folder`; its weights are rounded to what will be saved."""
     torch.manual_seed(recipe.seed)
     vqvae = ImageVQVAE(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective: Objective = ImageObjective(vqvae, images, seed=recipe.seed)
+    objective: Objective
     if recipe.critic:
         objective = AdversarialObjective(vqvae, images, recipe.critic, seed=recipe.seed)
+    else:
+        objective = ImageObjective(vqvae, images, seed=recipe.seed)
     fit(objective, FitConfig(recipe.steps, recipe.batch, recipe.lr, recipe.seed), folder)
     return vqvae.bfloat16().float().eval()
 

@@ -76,8 +76,7 @@ class SquaredError:
     outputs = 1
 
     def nats(self, outputs: Tensor, images: Tensor) -> Tensor:
-        target = rearrange(images, "b h w c -> b c h w").float() / (LEVELS - 1) - 0.5
-        return (outputs - target).square().flatten(1).sum(1) / (2 * VARIANCE)
+        return (outputs - as_floats(images)).square().flatten(1).sum(1) / (2 * VARIANCE)
 
     def best(self, outputs: Tensor) -> Tensor:
         values = outputs.float().add(0.5).mul(LEVELS - 1).round()
@@ -90,6 +89,11 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "mse": SquaredError(),
 }
 LikelihoodName = Literal["categorical", "logistic", "mse"]
+
+
+def as_floats(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 [B, H, W, 3] -> float [B, 3, H, W] in [-0.5, 0.5], channels last in memory."""
+    return rearrange(images, "b h w c -> b c h w").to(dtype) / (LEVELS - 1) - 0.5
 
 
 def bits_per_dim(nats: Tensor, image_size: tuple[int, int]) -> Tensor:

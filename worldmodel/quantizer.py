@@ -67,7 +67,7 @@ class VectorQuantizer(nn.Module):
         if min(num_codes, dim) < 1 or not beta >= 0 or not (ema_decay is None or 0 < ema_decay < 1):
             raise UserError("A codebook has codes and dimensions, beta is 0 or more, and ema_decay is between 0 and 1.")
         if not 0 <= restart_below < 1:
-            raise UserError(f"A code restarts below a part of an even share, from 0 to 1, not {restart_below}.")
+            raise UserError(f"A codebook restarts codes below a part, 0 to 1, of an even share, not {restart_below}.")
         self.num_codes, self.dim, self.beta = num_codes, dim, beta
         self.ema_decay, self.unit_norm, self.rotation = ema_decay, unit_norm, rotation
         self.restart_below = restart_below
@@ -179,13 +179,13 @@ class Codebooks(nn.ModuleList):
 
     def forward(self, z: Tensor) -> Quantized:
         """What they make of encoder outputs, float [B, M * D, *]: codes are int64 [B, M, *], and losses add up."""
-        each = [quantizer(part) for quantizer, part in self._shares(z)]
+        each = [quantizer(part) for quantizer, part in self._parts(z)]
         vectors, codes = torch.cat([q.vectors for q in each], 1), torch.stack([q.codes for q in each], 1)
         return Quantized(vectors, codes, torch.stack([q.loss for q in each]).sum())
 
     def encode(self, z: Tensor) -> Tensor:
         """Codes, int64 [B, M, *], of encoder outputs, float [B, M * D, *]."""
-        return torch.stack([quantizer.encode(part) for quantizer, part in self._shares(z)], 1)
+        return torch.stack([quantizer.encode(part) for quantizer, part in self._parts(z)], 1)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Embeddings, float [B, M * D, *], of codes, int64 [B, M, *]."""
@@ -196,7 +196,7 @@ class Codebooks(nn.ModuleList):
         """Mean of theirs (see `VectorQuantizer.usage`)."""
         return torch.stack([quantizer.usage for quantizer in self]).mean()
 
-    def _shares(self, z: Tensor) -> Iterator[tuple[VectorQuantizer, Tensor]]:
+    def _parts(self, z: Tensor) -> Iterator[tuple[VectorQuantizer, Tensor]]:
         return zip(self, z.chunk(len(self), 1), strict=True)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from worldmodel.folders import check_device, find_model, kind_of, read_config, read_model, with_tuples, write_model
+from worldmodel.folders import check_place, find_model, kind_of, read_config, read_model, with_tuples, write_model
 from worldmodel.video import VideoConfig, VideoVQVAE
 from worldmodel.world import WorldModel, fast_layout
 
@@ -22,7 +22,7 @@ def load_tokenizer(name: str | Path, *, device: torch.device | str = "cpu") -> V
 
     Raises `UserError` when there is no such model or device, or its files are damaged.
     """
-    check_device(device)
+    check_place(device)
     folder = find_model(name, "world")
     if kind_of(folder) == "world":
         return WorldModel.from_pretrained(folder, device=device).video

@@ -15,7 +15,7 @@ from worldmodel.allocator import keep_freed_memory
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors
-from worldmodel.folders import check_device, find_model, read_config, read_model, with_tuples, write_model
+from worldmodel.folders import check_place, find_model, read_config, read_model, with_tuples, write_model
 from worldmodel.sampling import check_temperature
 from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
 from worldmodel.video import VideoConfig, VideoVQVAE
@@ -192,7 +192,7 @@ class WorldModel(nn.Module):
 
         Raises `UserError` when there is no such model or device, or its files are damaged.
         """
-        check_device(device, dtype)
+        check_place(device, dtype)
         keep_freed_memory()
         folder = find_model(name, "world")
         config = read_config(folder, "world", _parse)
