@@ -14,7 +14,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 
 from agents.actors import Rngs
 from agents.policies import make_policy
-from envs.imagined import Obs
+from envs.imagined import Obs, observation_space
 from worldmodel.errors import UserError
 from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
 from worldmodel.folders import with_tuples
@@ -22,6 +22,7 @@ from worldmodel.world import WorldModel
 
 BUNDLED = Path(__file__).parent / "pretrained"
 AGENT_FILES = "config.json", "policy.safetensors", "README.md"
+DAMAGES = OSError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError
 SAME_FEATURES = ("pi_", "vf_")  # prefixes under which a policy's state names its one features extractor twice more
 
 
@@ -48,13 +49,7 @@ class Agent:
     """
 
     def __init__(self, config: AgentConfig, policy: ActorCriticPolicy, world: WorldModel | None = None) -> None:
-        if world is None and config.obs != "pixels":
-            raise UserError("The agent sees the latents of a model, and does not say of which: give it its world.")
-        if world is not None and world.video.codebook_fingerprint() != config.codebook:
-            raise UserError(
-                "The agent sees the latents of another tokenizer than this model's; take the model it was trained in"
-                + (f", {config.model}." if config.model else ".")
-            )
+        _check_world(config, world)
         self.config, self.policy, self.world = config, policy, world
         self.obs: Obs = config.obs
         # Worlds play on threads of their own, and a policy keeps the distribution it draws from in itself.
@@ -106,17 +101,24 @@ class Agent:
             raise UserError(f"{folder} is not an agent: it has no policy.safetensors.")
         try:
             config = AgentConfig(**with_tuples(json.loads((folder / "config.json").read_text())))
-            policy = make_policy(_sb3_space(config), spaces.Discrete(len(config.action_meanings)))
+            space, actions = _sb3_space(config), spaces.Discrete(len(config.action_meanings))
+        except DAMAGES as error:
+            raise _damaged(folder, error) from error
+        if config.obs == "pixels":
+            world = None
+        elif world is None and config.model is not None:
+            world = WorldModel.from_pretrained(config.model, device=device)
+        _check_world(config, world)
+        try:
+            if world is not None and space != observation_space(world, config.obs):
+                raise ValueError("its observations are not those of its model")
+            policy = make_policy(space, actions, world)
             weights = read_tensors(folder / "policy.safetensors")
             features = {k: v for k, v in weights.items() if k.startswith("features_extractor")}
             weights |= {f"{prefix}{k}": v for prefix in SAME_FEATURES for k, v in features.items()}
             policy.load_state_dict(weights)
-        except (OSError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError) as error:
-            raise UserError(f"The agent in {folder} is damaged or of another version: {_first_line(error)}.") from error
-        if config.obs == "pixels":
-            return cls(config, policy)
-        if world is None and config.model is not None:
-            world = WorldModel.from_pretrained(config.model, device=device)
+        except DAMAGES as error:
+            raise _damaged(folder, error) from error
         return cls(config, policy, world)
 
     @classmethod
@@ -157,6 +159,21 @@ def check_same(
             f"The {who} takes {n} actions ({', '.join(taken)}), and this world has {len(action_meanings)} "
             f"({', '.join(action_meanings)})."
         )
+
+
+def _check_world(config: AgentConfig, world: WorldModel | None) -> None:
+    """Raise `UserError` unless such an agent can see through `world`."""
+    if world is None and config.obs != "pixels":
+        raise UserError("The agent sees the latents of a model, and does not say of which: give it its world.")
+    if world is not None and world.video.codebook_fingerprint() != config.codebook:
+        raise UserError(
+            "The agent sees the latents of another tokenizer than this model's; take the model it was trained in"
+            + (f", {config.model}." if config.model else ".")
+        )
+
+
+def _damaged(folder: Path, error: Exception) -> UserError:
+    return UserError(f"The agent in {folder} is damaged or of another version: {_first_line(error)}.")
 
 
 def _first_line(error: Exception) -> str:

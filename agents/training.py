@@ -31,10 +31,11 @@ from worldmodel.errors import UserError
 from worldmodel.files import write_bytes
 from worldmodel.progress import training_progress
 from worldmodel.training import interrupts_deferred
+from worldmodel.world import WorldModel
 
 PROGRESS = "progress.json"  # in the checkpoint, beside what Stable-Baselines3 keeps there
 CHECKPOINT_EVERY = 60.0  # seconds
-DAMAGES = OSError, ValueError, KeyError, AssertionError, EOFError, RuntimeError, UnpicklingError, BadZipFile
+DAMAGES = OSError, ValueError, TypeError, KeyError, AssertionError, EOFError, RuntimeError, UnpicklingError, BadZipFile
 
 
 @dataclass
@@ -43,12 +44,12 @@ class PPOConfig:
 
     steps: int = 1_000_000
     """Steps of experience, over all environments: one batch at least, and rounded up to whole ones."""
-    batch: int = 4096
+    batch: int = 2048
     """Steps between updates, over all environments."""
-    minibatch: int = 512
+    minibatch: int = 256
     epochs: int = 4
     """How often each batch is gone through."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-4
     gamma: float = 0.99
     entropy: float = 0.01
     """Weight of the policy's entropy: the more, the longer it tries everything."""
@@ -79,16 +80,17 @@ def train(
     config: PPOConfig,
     folder: Path,
     *,
+    world: WorldModel | None = None,
     every: int,
     evaluate: Callable[[PPO], None],
     device: str = "cpu",
 ) -> PPO:
     """Train until `config.steps`, from the checkpoint in `folder` if there is one; `evaluate` every so many steps.
 
-    The policy learns on `device`. Rewards are scaled by the spread of their discounted sums. All is logged to
-    TensorBoard in `folder`. A checkpoint is written every minute, before and after each evaluation, and on Ctrl-C,
-    which then raises `KeyboardInterrupt`: the batch being played is lost. What goes on does so in new episodes, with
-    luck of its own.
+    The policy sees pixels, or the latents of `world`, and learns on `device`. Rewards are scaled by the spread of their
+    discounted sums. All is logged to TensorBoard in `folder`. A checkpoint is written every minute, before and after
+    each evaluation, and on Ctrl-C, which then raises `KeyboardInterrupt`: the batch being played is lost. What goes on
+    does so in new episodes, with luck of its own.
     Raises `UserError` when the checkpoint is damaged or of another agent, and when the training diverges.
     """
     space = envs.single_observation_space
@@ -110,7 +112,7 @@ def train(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You have specified a mini-batch size")  # the last one may be smaller
         learner = checkpoint.load(worlds, settings) or PPO(
-            "MlpPolicy", worlds, policy_kwargs=policy_settings(space), **settings
+            "MlpPolicy", worlds, policy_kwargs=policy_settings(space, world), **settings
         )
     learner.set_logger(configure(str(folder), ["tensorboard"]))
     with training_progress("earned") as progress:

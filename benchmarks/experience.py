@@ -26,6 +26,7 @@ from agents.vec_env import SB3VecEnv
 from envs.imagined import ImaginedVectorEnv
 from scripts.world_choice import WorldChoice, make_worlds
 from worldmodel.precision import fast_dtype
+from worldmodel.world import WorldModel
 
 STEPS = 128  # of each environment, timed; a quarter as many before, untimed
 
@@ -55,11 +56,11 @@ class _Nothing(BaseCallback):
         return True
 
 
-def collect(envs: Any) -> dict[str, float]:
+def collect(envs: Any, model: WorldModel) -> dict[str, float]:
     """Steps a second over one rollout, and the shares of it that the world and the policy take."""
     worlds = Timed(envs)
     learner = PPO(
-        "MlpPolicy", worlds, n_steps=STEPS, policy_kwargs=policy_settings(worlds.observation_space), device="cpu"
+        "MlpPolicy", worlds, n_steps=STEPS, policy_kwargs=policy_settings(worlds.observation_space, model), device="cpu"
     )
     learner.set_logger(Logger(None, []))
     _, callback = learner._setup_learn(STEPS, _Nothing())
@@ -97,11 +98,11 @@ def main(args: Args) -> None:
     }
     for obs in ("pixels", "latents", "history"):
         envs = ImaginedVectorEnv(model, 64, obs=obs, autoreset_mode="SameStep")  # type: ignore[arg-type]
-        result["worlds"][f"dream of {choice.model}, {obs}"] = collect(envs)
+        result["worlds"][f"dream of {choice.model}, {obs}"] = collect(envs, model)
     if args.real_env:
         for obs in ("pixels", "history"):
             real = make_worlds(args.real_env, choice.settings(), 8, obs, model)  # type: ignore[arg-type]
-            result["worlds"][f"{args.real_env}, {obs}"] = collect(real)
+            result["worlds"][f"{args.real_env}, {obs}"] = collect(real, model)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     for name, row in result["worlds"].items():
         print(f"{name}: {row['steps_per_second']:.0f} steps/s, world {row['world']:.0%}, agent {row['agent']:.0%}")

@@ -130,6 +130,7 @@ class Training:
                 self.envs,
                 self.args.ppo,
                 out,
+                world=self.model,
                 every=self.args.every,
                 evaluate=self.evaluate,
                 device=self.args.world.device,

@@ -298,7 +298,7 @@ def mistake(out: Path, *argv: object) -> str:
         (["--model", "MODEL", "--steps", "0"], "--steps"),
         (["--model", "MODEL", "--batch", "1"], "--batch"),
         (["--model", "MODEL", "--minibatch", "1"], "--minibatch"),
-        (["--model", "MODEL", "--minibatch", "8192"], "minibatch of 8192 steps is larger than its batch of 4096"),
+        (["--model", "MODEL", "--minibatch", "8192"], "minibatch of 8192 steps is larger than its batch of 2048"),
         (["--model", "MODEL", "--steps", "512"], "takes as many at least"),
         (["--model", "MODEL", "--scenario", "take-cover"], "real worlds"),
         (["--model", "MODEL", "--epochs", "0"], "--epochs"),

@@ -55,7 +55,7 @@ def learn(
     envs: VectorEnv[Any, Any, Any], folder: Path, steps: int, evaluate: Callable[[PPO], None] = lambda learner: None
 ) -> PPO:
     config = PPOConfig(steps=steps, batch=EVERY, minibatch=16, epochs=1)
-    return train(envs, config, folder, every=EVERY, evaluate=evaluate)
+    return train(envs, config, folder, world=envs.unwrapped.world, every=EVERY, evaluate=evaluate)
 
 
 def test_what_goes_on_has_other_luck_than_at_the_beginning_but_the_same_each_time(
@@ -113,9 +113,9 @@ def test_a_kill_between_evaluations_loses_what_came_after_the_last_checkpoint(
         evaluated.append(learner.num_timesteps)
 
     with pytest.raises(KeyboardInterrupt):
-        train(Dying(world), config, tmp_path, every=3 * EVERY, evaluate=evaluate)
+        train(Dying(world), config, tmp_path, world=world, every=3 * EVERY, evaluate=evaluate)
     rest = Watched(world)
-    train(rest, config, tmp_path, every=3 * EVERY, evaluate=evaluate)
+    train(rest, config, tmp_path, world=world, every=3 * EVERY, evaluate=evaluate)
     assert len(rest.actions) * rest.num_envs == EVERY and evaluated == [3 * EVERY]
 
 
@@ -135,16 +135,16 @@ def test_a_world_that_dies_of_the_same_interrupt_takes_nothing_with_it(world: Wo
         assert rewards.ret_rms.count == pytest.approx(learner.num_timesteps, abs=0.01)  # of lost batches, nothing
 
     with pytest.raises(KeyboardInterrupt):
-        train(Dying(world), config, tmp_path, every=3 * EVERY, evaluate=check)
+        train(Dying(world), config, tmp_path, world=world, every=3 * EVERY, evaluate=check)
     rest = Watched(world)
-    train(rest, config, tmp_path, every=3 * EVERY, evaluate=check)
+    train(rest, config, tmp_path, world=world, every=3 * EVERY, evaluate=check)
     assert len(rest.actions) * rest.num_envs == 2 * EVERY
 
 
 def test_a_batch_of_less_than_two_steps_of_each_is_refused(world: WorldModel, tmp_path: Path) -> None:
     config = PPOConfig(steps=8, batch=7, minibatch=2)
     with pytest.raises(UserError, match="two steps of each of 4"):
-        train(Watched(world), config, tmp_path, every=8, evaluate=lambda learner: None)
+        train(Watched(world), config, tmp_path, world=world, every=8, evaluate=lambda learner: None)
 
 
 def test_a_training_that_diverges_ends_in_one_sentence(world: WorldModel, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tiny_world import CODE_SHAPE, FRAME_SHAPE, N_ACTIONS, N_CODES, tiny_world
 from envs.imagined import ImaginedEnv, ImaginedVectorEnv, Obs
 from envs.latents import LatentObservation
 from worldmodel.errors import UserError
+from worldmodel.files import read_tensors
 from worldmodel.state import generators
 from worldmodel.world import WorldModel
 
@@ -56,8 +57,12 @@ def make_agent(world: WorldModel | None, obs: Obs, model: str | None = None, see
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        policy = make_policy(space, spaces.Discrete(N_ACTIONS))
-        torch.nn.init.normal_(policy.action_net.weight)  # opinions strong enough to tell agents apart
+        policy = make_policy(space, spaces.Discrete(N_ACTIONS), world)
+        torch.nn.init.normal_(policy.action_net.weight)  # opinions strong enough to tell agents apart,
+    if world is not None and obs != "pixels":  # and other ones of other looks
+        with torch.no_grad():
+            seen = policy.get_distribution(torch.from_numpy(looks(world, obs))).distribution
+            policy.action_net.bias -= seen.logits.mean(0)  # type: ignore[attr-defined]
     return Agent(config, policy, world)
 
 
@@ -91,6 +96,19 @@ def test_a_saved_agent_acts_as_before(world: WorldModel, model: str, tmp_path: P
     np.testing.assert_array_equal(loaded.act(observations, []), actions)
     np.testing.assert_array_equal([int(loaded.act(each[None], [])[0]) for each in observations], actions)
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_codes_that_the_tokenizer_holds_alike_are_alike_to_an_agent(tmp_path: Path) -> None:
+    world = tiny_world()
+    world.video.quantizer.embedding[1] = world.video.quantizer.embedding[0]
+    agent, zeros = make_agent(world, "history"), np.zeros((1, RECENT, *CODE_SHAPE), np.int64)
+    opinions = [
+        agent.policy.get_distribution(torch.from_numpy(seen)).distribution.logits  # type: ignore[attr-defined]
+        for seen in (zeros, zeros + 1, zeros + 2)
+    ]
+    assert torch.equal(opinions[0], opinions[1]) and not torch.allclose(opinions[0], opinions[2])
+    agent.save(tmp_path / "agent")
+    assert not any("codebook" in name for name in read_tensors(tmp_path / "agent" / "policy.safetensors"))
 
 
 def test_an_agent_is_loaded_into_the_world_that_it_is_given(world: WorldModel, tmp_path: Path) -> None:
@@ -197,6 +215,11 @@ def test_an_agent_does_not_replace_something_else(world: WorldModel, tmp_path: P
 def test_frames_too_small_to_look_at_are_refused() -> None:
     for shape in ((3, 20, 60), (60, 20, 3)):
         assert "36x36" in refusal(make_policy, spaces.Box(0, 255, shape, np.uint8), spaces.Discrete(2))
+
+
+def test_latents_of_nobody_knows_which_model_are_refused() -> None:
+    latents = spaces.Box(0, N_CODES - 1, CODE_SHAPE, np.int64)
+    assert "give its world" in refusal(make_policy, latents, spaces.Discrete(2))
 
 
 # --- Who else acts.

@@ -236,7 +236,7 @@ def test_ppo_learns_is_evaluated_is_saved_and_goes_on(world: WorldModel, obs: st
         return VecMonitor(SB3VecEnv(dreams(world, obs=obs, horizon=4)))
 
     envs = dreams(world, obs=obs)
-    settings = policy_settings(envs.single_observation_space)
+    settings = policy_settings(envs.single_observation_space, world)
     learner = PPO("MlpPolicy", worlds(), n_steps=8, batch_size=12, policy_kwargs=settings, seed=0, device="cpu")
     learner.learn(2 * 8 * N)
     episodes = learner.ep_info_buffer
