@@ -49,7 +49,7 @@ class CodeFeatures(BaseFeaturesExtractor):
 
 
 def policy_settings(observation_space: spaces.Box, world: WorldModel | None = None) -> dict[str, Any]:
-    """The arguments of an `ActorCriticPolicy` for images (uint8 [H, W, 3]), or for latents of `world`.
+    """The arguments of an `ActorCriticPolicy` for images (uint8, channels first or last), or for latents of `world`.
 
     Raises `UserError` for latents of no world, and for images too small to look at.
     """
