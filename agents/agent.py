@@ -4,7 +4,9 @@ import json
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Self, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 from gymnasium import spaces
@@ -22,7 +24,11 @@ from worldmodel.world import WorldModel
 
 BUNDLED = Path(__file__).parent / "pretrained"
 AGENT_FILES = "config.json", "policy.safetensors", "README.md"
-DAMAGES = OSError, ValueError, TypeError, RuntimeError, AttributeError, AssertionError
+# What reading a damaged agent, or a damaged checkpoint of Stable-Baselines3, may raise.
+DAMAGES = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError, EOFError, RuntimeError),
+    *(UnpicklingError, BadZipFile),
+)
 SAME_FEATURES = ("pi_", "vf_")  # prefixes under which a policy's state names its one features extractor twice more
 
 
@@ -101,6 +107,8 @@ class Agent:
             raise UserError(f"{folder} is not an agent: it has no policy.safetensors.")
         try:
             config = AgentConfig(**with_tuples(json.loads((folder / "config.json").read_text())))
+            if not all(isinstance(meaning, str) for meaning in config.action_meanings):
+                raise ValueError("its actions have no names")
             space, actions = _sb3_space(config), spaces.Discrete(len(config.action_meanings))
         except DAMAGES as error:
             raise _damaged(folder, error) from error
@@ -109,15 +117,15 @@ class Agent:
         elif world is None and config.model is not None:
             world = WorldModel.from_pretrained(config.model, device=device)
         _check_world(config, world)
+        weights = read_tensors(folder / "policy.safetensors")
         try:
             if world is not None and space != observation_space(world, config.obs):
                 raise ValueError("its observations are not those of its model")
             policy = make_policy(space, actions, world)
-            weights = read_tensors(folder / "policy.safetensors")
             features = {k: v for k, v in weights.items() if k.startswith("features_extractor")}
             weights |= {f"{prefix}{k}": v for prefix in SAME_FEATURES for k, v in features.items()}
             policy.load_state_dict(weights)
-        except DAMAGES as error:
+        except (UserError, *DAMAGES) as error:
             raise _damaged(folder, error) from error
         return cls(config, policy, world)
 
@@ -132,13 +140,17 @@ class Agent:
         try:
             data, parameters, _ = load_from_zip_file(path, device="cpu")
             assert data is not None
+            if data["observation_space"].dtype != np.uint8:
+                raise ValueError("it sees latents; take the folder that train-agent wrote")
             policy = data["policy_class"](
                 data["observation_space"], data["action_space"], lambda _: 0.0, **data["policy_kwargs"]
             )
             policy.load_state_dict(parameters["policy"])
             shape, n = data["observation_space"].shape, int(data["action_space"].n)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
-            raise UserError(f"{path} holds no agent saved by Stable-Baselines3: {_first_line(error)}.") from error
+        except DAMAGES as error:
+            raise UserError(
+                f"{path} holds no agent of pixels saved by Stable-Baselines3: {_first_line(error)}."
+            ) from error
         if len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
             shape = (*shape[1:], shape[0])  # it saw images with their channels moved to the front
         return cls(AgentConfig("pixels", shape, 256, tuple(map(str, range(n)))), policy)
@@ -168,7 +180,7 @@ def _check_world(config: AgentConfig, world: WorldModel | None) -> None:
     if world is not None and world.video.codebook_fingerprint() != config.codebook:
         raise UserError(
             "The agent sees the latents of another tokenizer than this model's; take the model it was trained in"
-            + (f", {config.model}." if config.model else ".")
+            + (f", {config.model} as it was then." if config.model else ".")
         )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from gymnasium import spaces
@@ -23,14 +24,15 @@ class CodeFeatures(BaseFeaturesExtractor):
     for the others; embeddings of the agent's own learn its few episodes by heart.
     """
 
-    def __init__(self, observation_space: spaces.Box, features_dim: int = 256, *, codebook: Tensor) -> None:
-        """`codebook`: float [K, D], the embedding of each code."""
+    def __init__(self, observation_space: spaces.Box, features_dim: int = 256, *, codebook: list[list[float]]) -> None:
+        """`codebook`: [K][D], the embedding of each code; plain numbers, so that settings can be compared."""
         super().__init__(observation_space, features_dim)
         *frames, rows, columns = observation_space.shape
+        looks = torch.tensor(codebook)  # [K, D]
         self.codebook: Tensor
-        self.register_buffer("codebook", codebook / codebook.std(), persistent=False)
+        self.register_buffer("codebook", looks / looks.std().clamp_min(1e-6), persistent=False)
         self.survey = nn.Sequential(
-            nn.Conv2d(sum(frames or [1]) * codebook.shape[1], WIDTH, 3, padding=1),
+            nn.Conv2d(sum(frames or [1]) * looks.shape[1], WIDTH, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1),
             nn.ReLU(),
@@ -56,7 +58,7 @@ def policy_settings(observation_space: spaces.Box, world: WorldModel | None = No
     if observation_space.dtype != "uint8":
         if world is None:
             raise UserError("Latents are looked at through the model that they are of: give its world.")
-        codebook = world.video.quantizer.embedding.detach().float().cpu()
+        codebook = world.video.quantizer.embedding.detach().bfloat16().float().tolist()  # the same in any precision
         looks: dict[str, Any] = {
             "features_extractor_class": CodeFeatures,
             "features_extractor_kwargs": {"codebook": codebook},

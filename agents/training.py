@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from pickle import UnpicklingError
 from threading import Event
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from gymnasium import spaces
@@ -24,6 +23,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
+from agents.agent import DAMAGES
 from agents.caution import SurprisePenalty
 from agents.policies import policy_settings
 from agents.vec_env import SB3VecEnv, layers
@@ -35,7 +35,6 @@ from worldmodel.world import WorldModel
 
 PROGRESS = "progress.json"  # in the checkpoint, beside what Stable-Baselines3 keeps there
 CHECKPOINT_EVERY = 60.0  # seconds
-DAMAGES = OSError, ValueError, TypeError, KeyError, AssertionError, EOFError, RuntimeError, UnpicklingError, BadZipFile
 
 
 @dataclass
@@ -108,11 +107,12 @@ def train(
         "seed": config.seed,
         "device": device,
     }
+    policy = policy_settings(space, world)
     checkpoint = _Checkpoint(folder / "checkpoint.zip", _statistics(envs, worlds))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You have specified a mini-batch size")  # the last one may be smaller
-        learner = checkpoint.load(worlds, settings) or PPO(
-            "MlpPolicy", worlds, policy_kwargs=policy_settings(space, world), **settings
+        learner = checkpoint.load(worlds, policy, settings) or PPO(
+            "MlpPolicy", worlds, policy_kwargs=policy, **settings
         )
     learner.set_logger(configure(str(folder), ["tensorboard"]))
     with training_progress("earned") as progress:
@@ -205,12 +205,14 @@ class _Checkpoint:
         write_bytes(self.path, file.getvalue())
         self._saved = time.monotonic()
 
-    def load(self, worlds: VecNormalize, settings: dict[str, Any]) -> PPO | None:
-        """The learner, if there is one, which goes on with `settings` even if it began with others."""
+    def load(self, worlds: VecNormalize, policy: dict[str, Any], settings: dict[str, Any]) -> PPO | None:
+        """The learner of such a `policy`, if there is one; it goes on with `settings` even if it began with others."""
         if not self.path.exists():
             return None
         try:
             learner = PPO.load(self.path, env=worlds, **settings)
+            if learner.policy_kwargs != policy:
+                raise ValueError("its network, or the codebook that it looks through, is another")
             with ZipFile(self.path) as archive:
                 progress = json.loads(archive.read(PROGRESS))
             self.evaluated = int(progress["evaluated"])

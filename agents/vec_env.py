@@ -21,7 +21,8 @@ class SB3VecEnv(VecEnv):
 
         envs = gymnasium.make_vec("envs:worldmodel/Imagined-v0", num_envs=64, model="doom-take-cover",
                                   obs="history", autoreset_mode="SameStep")
-        PPO("MlpPolicy", SB3VecEnv(envs))
+        settings = policy_settings(envs.single_observation_space, envs.unwrapped.world)
+        PPO("MlpPolicy", SB3VecEnv(envs), policy_kwargs=settings)
 
     A row that ended has its last observation in `infos[i]["terminal_observation"]`; `infos[i]["TimeLimit.truncated"]`
     says whether it was cut short (then a learner counts on what that observation would still have brought) or was over.

@@ -2,10 +2,10 @@
 
     python benchmarks/experience.py --model doom-take-cover --real-env worldmodel/Doom-v0 --scenario take-cover
 
-The same learner collects in each world, one after the other on the same cores, with the default settings of
-`worldmodel train-agent`: 64 dreams, or 8 copies of a real world. "World" is the time inside the world's own step,
-"agent" that of the policy, and what is left is bookkeeping. DeepMind Lab is measured where it is installed:
-`--real-env worldmodel/DMLab-v0 --level seekavoid_arena_01 --model dmlab-seekavoid`.
+The same learner collects in each world, one after the other on the same cores, with the policy of `worldmodel
+train-agent`: in 64 dreams, or 8 copies of a real world, 128 steps of each. "World" is the time inside the world's
+own step, "agent" that of the policy, and what is left is bookkeeping. DeepMind Lab is measured where it is
+installed: `--real-env worldmodel/DMLab-v0 --level seekavoid_arena_01 --model dmlab-seekavoid`.
 """
 
 import json

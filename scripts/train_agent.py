@@ -95,6 +95,8 @@ class Training:
 
     def __init__(self, args: Args) -> None:
         self.args, choice = args, args.world
+        # An agent from dreams is chosen by dreams alone: the real world is for measuring it.
+        self.rated_by = "dream" if choice.imagined else "real"
         self.model = choice.load(fast_dtype(choice.device))
         if args.obs != "pixels" and self.model is None:
             raise UserError(f"--obs {args.obs} needs --model: in whose latents is it to see? Or choose --obs pixels.")
@@ -178,9 +180,7 @@ class Training:
             for where in ("dream", "real"):
                 if where in entry:
                     log.add_scalar(f"evaluation/{where}", entry[where]["mean"], entry["steps"])
-        # An agent from dreams is chosen by dreams alone: the real world is for measuring it.
-        rated_by = "dream" if self.args.world.imagined else "real"
-        if all(entry[rated_by]["mean"] > earlier[rated_by]["mean"] for earlier in record):
+        if all(entry[self.rated_by]["mean"] > earlier[self.rated_by]["mean"] for earlier in record):
             agent.save(self.args.out / "best", card=self.card())
         record.append(entry)
         write_text(self.args.out / "progress.json", json.dumps(record, indent=1) + "\n")
@@ -195,6 +195,8 @@ class Training:
         path = self.args.out / "progress.json"
         try:
             record = json.loads(path.read_text()) if path.exists() else []
+            for entry in record:
+                Score(**entry[self.rated_by])
             return [entry for entry in record if entry["steps"] < steps]
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path} is damaged; remove it to go on without it.") from error

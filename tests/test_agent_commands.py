@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import imageio.v3 as iio
 import numpy as np
@@ -17,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.command_line import refused, run
 from worldmodel.episodes import EpisodeStore
+from worldmodel.errors import UserError
 
 pytest.importorskip("stable_baselines3", reason="the extra [agents] is not installed")
 
@@ -66,6 +69,8 @@ def test_a_training_leaves_an_agent_the_best_one_its_progress_and_logs(
         saved = Agent.load(out / name)
         assert (saved.obs, saved.config.model) == ("history", model)
         assert "train-agent" in (out / name / "README.md").read_text()
+    with pytest.raises(UserError, match="no agent of pixels .*: it sees latents"):
+        Agent.load(out / "checkpoint.zip")
     assert Image.open(out / "learning.png").size[0] > 500
     logs = EventAccumulator(str(out)).Reload().Tags()["scalars"]
     assert {"evaluation/dream", "evaluation/real", "rollout/ep_rew_mean"} <= set(logs)
@@ -125,7 +130,13 @@ def test_a_damaged_checkpoint_is_one_sentence(model: str, tmp_path: Path) -> Non
     command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
     assert run(*command, "--steps", 64) == 0
     path = tmp_path / "run" / "checkpoint.zip"
-    for content in (path.read_bytes()[:-100], b"", b"junk" * 50):
+    with ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    emptied = BytesIO()
+    with ZipFile(emptied, "w") as archive:
+        for name, part in (parts | {"data": b"[]"}).items():
+            archive.writestr(name, part)
+    for content in (path.read_bytes()[:-100], b"", b"junk" * 50, emptied.getvalue()):
         path.write_bytes(content)
         assert "checkpoint" in refused(*command, "--steps", 128)
 
@@ -134,8 +145,9 @@ def test_a_damaged_record_of_evaluations_is_known_before_the_training(model: str
     command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
     assert run(*command, "--steps", 64) == 0
     checkpoint = (tmp_path / "run" / "checkpoint.zip").read_bytes()
-    (tmp_path / "run" / "progress.json").write_text("[{")
-    assert "progress.json is damaged" in refused(*command, "--steps", 128)
+    for content in ("[{", '[{"steps": 64}]', '[{"steps": 64, "dream": {"mean": 1.0}}]'):
+        (tmp_path / "run" / "progress.json").write_text(content)
+        assert "progress.json is damaged" in refused(*command, "--steps", 128)
     assert (tmp_path / "run" / "checkpoint.zip").read_bytes() == checkpoint
 
 

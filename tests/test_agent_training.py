@@ -23,6 +23,7 @@ from stable_baselines3 import PPO  # noqa: E402
 
 from agents import training  # noqa: E402
 from agents.caution import SurprisePenalty  # noqa: E402
+from agents.policies import policy_settings  # noqa: E402
 from agents.training import PPOConfig, train  # noqa: E402
 
 EVERY = 32  # steps
@@ -155,6 +156,18 @@ def test_a_training_that_diverges_ends_in_one_sentence(world: WorldModel, tmp_pa
 
     with pytest.raises(UserError, match="lower the learning rate"):
         learn(Broken(world), tmp_path, 2 * EVERY)
+
+
+def test_what_goes_on_looks_through_the_codebook_that_it_learned_with(tmp_path: Path) -> None:
+    worlds = tiny_world(), tiny_world()
+    learn(Watched(worlds[0]), tmp_path, EVERY)
+    worlds[1].video.quantizer.embedding.add_(1.0)
+    with pytest.raises(UserError, match="codebook"):
+        learn(Watched(worlds[1]), tmp_path, 2 * EVERY)
+    learner = learn(Watched(worlds[0]), tmp_path, 2 * EVERY)
+    assert learner.num_timesteps == 2 * EVERY
+    settings = policy_settings(learner.observation_space, worlds[0])
+    PPO.load(tmp_path / "checkpoint.zip", device="cpu", policy_kwargs=settings)
 
 
 def test_an_evaluation_that_was_interrupted_is_made_when_the_training_goes_on(
