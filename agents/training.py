@@ -20,6 +20,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
@@ -80,17 +81,19 @@ def train(
     folder: Path,
     *,
     world: WorldModel | None = None,
+    init: ActorCriticPolicy | None = None,
     every: int,
     evaluate: Callable[[PPO], None],
     device: str = "cpu",
 ) -> PPO:
     """Train until `config.steps`, from the checkpoint in `folder` if there is one; `evaluate` every so many steps.
 
-    The policy sees pixels, or the latents of `world`, and learns on `device`. Rewards are scaled by the spread of their
-    discounted sums. All is logged to TensorBoard in `folder`. A checkpoint is written every minute, before and after
-    each evaluation, and on Ctrl-C, which then raises `KeyboardInterrupt`: the batch being played is lost. What goes on
-    does so in new episodes, with luck of its own.
-    Raises `UserError` when the checkpoint is damaged or of another agent, and when the training diverges.
+    The policy sees pixels, or the latents of `world`, begins with the weights of `init`, and learns on `device`.
+    Rewards are scaled by the spread of their discounted sums. All is logged to TensorBoard in `folder`. A checkpoint is
+    written every minute, before and after each evaluation, and on Ctrl-C, which then raises `KeyboardInterrupt`: the
+    batch being played is lost. What goes on does so in new episodes, with luck of its own.
+    Raises `UserError` when the checkpoint is damaged or of another agent, when `init` is another network, and when the
+    training diverges.
     """
     space = envs.single_observation_space
     assert isinstance(space, spaces.Box)
@@ -111,9 +114,11 @@ def train(
     checkpoint = _Checkpoint(folder / "checkpoint.zip", _statistics(envs, worlds))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You have specified a mini-batch size")  # the last one may be smaller
-        learner = checkpoint.load(worlds, policy, settings) or PPO(
-            "MlpPolicy", worlds, policy_kwargs=policy, **settings
-        )
+        learner = checkpoint.load(worlds, policy, settings)
+        if learner is None:
+            learner = PPO("MlpPolicy", worlds, policy_kwargs=policy, **settings)
+            if init is not None:
+                _copy_weights(init, learner.policy)
     learner.set_logger(configure(str(folder), ["tensorboard"]))
     with training_progress("earned") as progress:
         done = learner.num_timesteps
@@ -139,6 +144,13 @@ def train(
             checkpoint.evaluated = learner.num_timesteps
             checkpoint.save(learner)
     return learner
+
+
+def _copy_weights(init: ActorCriticPolicy, policy: ActorCriticPolicy) -> None:
+    try:
+        policy.load_state_dict(init.state_dict())
+    except RuntimeError as error:
+        raise UserError("The agent to begin with has another network than those that are trained here.") from error
 
 
 class _Watch(BaseCallback):

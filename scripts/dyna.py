@@ -36,8 +36,8 @@ MAY_DIFFER = {"out", "rounds", "device"}  # when a loop goes on
 class Args:
     """The whole loop, named after Sutton's Dyna (1991), which alternates acting, learning a model and planning in it.
 
-    Each round records episodes of the real world, random ones in the first round and the agent's own in the others,
-    all into one store (OUT/episodes); goes on training the model on all of them (OUT/round0/model, ...); goes on
+    Each round records episodes of the real world, the agent's own (in the first round those of --agent, or random
+    ones), all into one store (OUT/episodes); goes on training the model on all of them (OUT/round0/model, ...); goes on
     training the agent in dreams of it (OUT/agent); and measures it in the real world (OUT/round0/evaluation, ...).
     OUT/rounds.json has the table. The first round makes the tokenizer, and the others keep it, so that the agent's
     eyes stay the same. Run the same command again to go on after an interruption; with more rounds it goes on, too.
@@ -59,6 +59,8 @@ class Args:
     """Truncate real episodes after so many steps: needed where the world has no end of its own."""
     model: str | None = None
     """Begin with this model instead of random weights: a bundled name, a folder, or a Hub id. Its tokenizer is kept."""
+    agent: str | None = None
+    """Begin with this agent, which sees through --model: a bundled name or a folder."""
     horizon: int = 525
     """Steps after which a dream is truncated."""
     temperature: float = 1.0
@@ -124,6 +126,8 @@ def _check_world(args: Args) -> None:
     Also when no model of such a world could be made by the recipe: all before a first episode is played.
     """
     model = WorldModel.from_pretrained(args.model) if args.model else None
+    if args.agent and not model:
+        raise UserError("--agent sees through a model: give it, too, by --model.")
     if model and (order := model.config.dynamics.order) != args.recipe.order:
         raise UserError(f"{args.model} draws codes in {order} order: go on with it by --recipe.order {order}.")
     if args.max_steps is not None and args.max_steps + 1 < DynamicsObjective.window:
@@ -134,6 +138,10 @@ def _check_world(args: Args) -> None:
     with closing(make_world(args.env, _real_world(args).settings())) as world:
         if model:
             check_fits(model, world)
+            if args.agent:
+                train_agent.load_start(
+                    args.agent, train_agent.Args.obs, model, model.frame_shape, model.action_meanings
+                )
         else:
             height, width, *_ = world.observation_space.shape or ()
             video_preset(args.recipe.preset, (height, width))
@@ -150,8 +158,8 @@ def _record(args: Args, number: int) -> EpisodeStore:
         )
     policy: Policy = sticky_random(meanings)
     seeds = range(len(store), (number + 1) * args.episodes)
-    if number > 0 and seeds:
-        policy = in_real_world(Exploring(_trained(args, number - 1), len(meanings), EXPLORE))
+    if seeds and (agent := _trained(args, number - 1)):
+        policy = in_real_world(Exploring(agent, len(meanings), EXPLORE))
     make = partial(make_world, args.env, settings)
     with closing(record(make, policy, seeds, worlds=min(2, len(seeds)), max_steps=args.max_steps)) as episodes:
         for _ in track(seeds, "Playing") if seeds else ():
@@ -188,16 +196,20 @@ def _learn_to_act(args: Args, number: int) -> None:
     ppo = dataclasses.replace(args.ppo, steps=(number + 1) * args.ppo.steps)
     learning = args.out / "agent"
     # Not its `main`, which keeps to one model: each round has another, with the same eyes.
-    training = train_agent.Training(train_agent.Args(learning, dreams, ppo, every=args.every, dreams=args.dreams))
+    training = train_agent.Training(
+        train_agent.Args(learning, dreams, ppo, init=args.agent, every=args.every, dreams=args.dreams)
+    )
     training.run()
     agent = Agent.load(learning / "agent", world=training.model)
     agent.save(_agent(args, number), card=(learning / "agent" / "README.md").read_text())
 
 
-def _trained(args: Args, number: int) -> Agent:
-    """The agent of a round, which sees through that round's model."""
-    world = WorldModel.from_pretrained(_model(args, number), device=args.device)
-    return Agent.load(_agent(args, number), world=world)
+def _trained(args: Args, number: int) -> Agent | None:
+    """The agent of a round, which sees through that round's model; before the first, that to begin with."""
+    agent, model = (args.agent, args.model) if number < 0 else (_agent(args, number), _model(args, number))
+    if agent is None or model is None:
+        return None
+    return Agent.load(agent, world=WorldModel.from_pretrained(model, device=args.device))
 
 
 def _measure(args: Args, number: int) -> None:

@@ -26,9 +26,11 @@ from worldmodel.errors import UserError, require
 from worldmodel.files import write_text
 from worldmodel.folders import lasting_name
 from worldmodel.precision import fast_dtype
+from worldmodel.world import WorldModel
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
+    from stable_baselines3.common.policies import ActorCriticPolicy
 
 EVALUATION_SEED = 1_000_000  # that of the first episode of each evaluation, far from those of the training
 # When a training goes on.
@@ -50,6 +52,8 @@ class Args:
     ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = field(default_factory=PPOConfig)
     obs: Obs = "history"
     """What the agent sees: "history" (the codes of the newest frames), "latents" (of the newest alone) or "pixels"."""
+    init: str | None = None
+    """Begin with this agent instead of random weights: a bundled name or a folder. It must see and do the same."""
     num_envs: int = 64
     """How many dreams, or copies of the real world, are played at once."""
     surprise_penalty: float = 0.0
@@ -122,6 +126,10 @@ class Training:
             self.envs = make_worlds(
                 choice.env, choice.settings(), args.num_envs, args.obs, self.model, max_steps=args.max_steps
             )
+        self.init: ActorCriticPolicy | None = None
+        if args.init is not None:
+            frame_shape = self.model.frame_shape if self.model else self.envs.single_observation_space.shape or ()
+            self.init = load_start(args.init, args.obs, self.model, frame_shape, self.meanings).policy
 
     def run(self) -> None:
         """Train, or go on, and save the agent."""
@@ -133,6 +141,7 @@ class Training:
                 self.args.ppo,
                 out,
                 world=self.model,
+                init=self.init,
                 every=self.args.every,
                 evaluate=self.evaluate,
                 device=self.args.world.device,
@@ -200,6 +209,19 @@ class Training:
             return [entry for entry in record if entry["steps"] < steps]
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path} is damaged; remove it to go on without it.") from error
+
+
+def load_start(
+    name: str, obs: Obs, model: WorldModel | None, frame_shape: tuple[int, ...], meanings: list[str]
+) -> Agent:
+    """The agent to begin with. Raises `UserError` unless it has such observations, of this model, and such actions."""
+    agent = Agent.load(name, world=model)
+    if agent.obs != obs:
+        raise UserError(
+            f"The agent {name} sees {agent.obs}, and these agents see {obs}: choose one that sees the same."
+        )
+    agent.check_fits(frame_shape, meanings)
+    return agent
 
 
 def _settings(args: Args) -> dict[str, Any]:

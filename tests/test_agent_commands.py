@@ -126,6 +126,23 @@ def test_an_interrupted_training_goes_on_from_its_last_checkpoint_and_a_finished
     assert 0 < moved < 1e-5  # the same agent, and as slow as it was told to be
 
 
+def test_an_agent_begins_with_what_another_has_learned(model: str, tmp_path: Path) -> None:
+    command = ["train-agent", "--model", model, *BRIEF, "--steps", 64]
+    assert run(*command, "--out", tmp_path / "first") == 0
+    first = tmp_path / "first" / "agent"
+    assert run(*command, "--out", tmp_path / "second", "--init", first, "--learning-rate", "1e-7", "--seed", 5) == 0
+    weights = [Agent.load(agent).policy.action_net.weight for agent in (first, tmp_path / "second" / "agent")]
+    assert 0 < (weights[0] - weights[1]).abs().max() < 1e-5
+    assert "choose one that sees the same" in refused(
+        *command, "--out", tmp_path / "third", "--init", first, "--obs", "latents"
+    )
+    nobody = shutil.copytree(first, tmp_path / "nobody")
+    config = read(nobody / "config.json")
+    (nobody / "config.json").write_text(json.dumps(config | {"action_meanings": ["left", "right", "jump"]}))
+    assert "(left, right, jump)" in refused(*command, "--out", tmp_path / "third", "--init", nobody)
+    assert not (tmp_path / "third").exists()
+
+
 def test_a_damaged_checkpoint_is_one_sentence(model: str, tmp_path: Path) -> None:
     command = ["train-agent", "--model", model, "--out", tmp_path / "run", *BRIEF]
     assert run(*command, "--steps", 64) == 0
@@ -333,6 +350,8 @@ def mistake(out: Path, *argv: object) -> str:
         (["--model", "MODEL", "--real-env", FLICKER, "--env-kwargs", "n_actions=2"], "The model takes 3 actions"),
         (["--env", FLICKER, "--env-kwargs", "n_actions=2", "--obs", "pixels", "--model", "MODEL"], "this world has 2"),
         (["--env", "Nowhere-v0", "--obs", "pixels"], "Nowhere"),
+        (["--model", "MODEL", "--init", "take-cover"], "another tokenizer"),
+        (["--model", "MODEL", "--init", "nobody"], "no agent nobody"),
         (["--env", FLICKER], "--obs history needs --model"),
         (["--env", FLICKER, "--env-kwargs", "shape=(42,28,3)", "--model", "MODEL"], "The model was trained on"),
         (["--env", FLICKER, "--obs", "pixels", "--env-kwargs", "shape"], "name=value"),
