@@ -20,6 +20,7 @@ from envs.imagined import Obs, observation_space
 from worldmodel.errors import UserError
 from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
 from worldmodel.folders import with_tuples
+from worldmodel.same_world import check_same
 from worldmodel.world import WorldModel
 
 BUNDLED = Path(__file__).parent / "pretrained"
@@ -69,7 +70,7 @@ class Agent:
     def check_fits(self, frame_shape: tuple[int, ...], action_meanings: list[str]) -> None:
         """Raise `UserError` unless it can play a world of such frames and actions."""
         seen = self.world.frame_shape if self.world else self.config.observation_shape
-        check_same("agent", seen, list(self.config.action_meanings), frame_shape, action_meanings)
+        check_same("agent", seen, list(self.config.action_meanings), "this world", frame_shape, action_meanings)
 
     def save(self, folder: str | Path, *, card: str = "") -> None:
         """Write `config.json`, `policy.safetensors` (bfloat16) and `card` as `README.md`.
@@ -154,23 +155,6 @@ class Agent:
         if len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
             shape = (*shape[1:], shape[0])  # it saw images with their channels moved to the front
         return cls(AgentConfig("pixels", shape, 256, tuple(map(str, range(n)))), policy)
-
-
-def check_same(
-    who: str, seen: tuple[int, ...], taken: list[str], frame_shape: tuple[int, ...], action_meanings: list[str]
-) -> None:
-    """Raise `UserError` unless a world has the frames and actions that an agent, or a model, `who`, has learned.
-
-    Actions that `who` knows by number alone may have any names there.
-    """
-    if tuple(seen) != tuple(frame_shape):
-        raise UserError(f"The {who} was trained on frames {list(seen)}, and this world shows {list(frame_shape)}.")
-    n = len(taken)
-    if taken != action_meanings and (n != len(action_meanings) or taken != list(map(str, range(n)))):
-        raise UserError(
-            f"The {who} takes {n} actions ({', '.join(taken)}), and this world has {len(action_meanings)} "
-            f"({', '.join(action_meanings)})."
-        )
 
 
 def _check_world(config: AgentConfig, world: WorldModel | None) -> None:

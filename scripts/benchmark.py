@@ -29,6 +29,7 @@ from worldmodel.folders import model_name
 from worldmodel.metrics import Result
 from worldmodel.pictures import strips, titled, write_film, write_png
 from worldmodel.progress import track
+from worldmodel.same_world import same_actions
 from worldmodel.sampling import check_temperature
 from worldmodel.world import WorldModel
 
@@ -95,7 +96,8 @@ def main(args: Args) -> None:
             continue
         if not len(other):
             raise UserError(f"{other.address} is empty: record or import some episodes first.")
-        if (other.frame_shape, other.n_actions) != (store.frame_shape, store.n_actions):
+        meanings = (s.provenance["action_meanings"] for s in (store, other))
+        if other.frame_shape != store.frame_shape or not same_actions(*meanings):
             raise UserError(f"{other.address} is of another world than {store.address}: its frames or actions differ.")
     for kind, path in ((Lpips, args.lpips), (Fid, args.fid), (Fvd, args.fvd)):
         try:

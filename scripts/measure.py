@@ -12,6 +12,7 @@ from envs.dmlab_fruit import FRUIT
 from scripts.command import command_line
 from scripts.device import FASTEST, Device, check_device
 from scripts.world_report import read_benchmarks, write_benchmarks
+from worldmodel.benchmark.benchmark import digest
 from worldmodel.dream_evaluation import (
     CONTEXT,
     HORIZON,
@@ -133,11 +134,15 @@ def main(args: Args) -> None:
     }
     name = args.name or model_name(args.model)
     about = {
+        "weights": digest(evaluation.world.state_dict().values()),
         "parameters": sum(p.numel() for p in evaluation.world.parameters()),
         "episodes": len(evaluation.episodes),
         "world": evaluation.stores[0].provenance["env_id"],
         "env_kwargs": evaluation.stores[0].provenance.get("env_kwargs", {}),
     }
+    if models.get(name, about).get("weights") != about["weights"]:
+        print(f"The numbers of {name} so far were another model's; they are replaced.")
+        del models[name]
     left = list(args.parts)
     try:
         for part in track(args.parts, "Measuring"):

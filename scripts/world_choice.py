@@ -10,13 +10,13 @@ import torch
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from agents.agent import check_same
 from envs.imagined import Obs
 from envs.latents import LatentObservation
 from envs.recording import World, action_meanings, make_world
 from scripts.collect import parse_settings
 from scripts.device import FASTEST, Device, check_device
 from worldmodel.errors import UserError
+from worldmodel.same_world import check_same
 from worldmodel.world import WorldModel
 
 IMAGINED = "worldmodel/Imagined-v0"
@@ -67,7 +67,7 @@ class WorldChoice:
 def check_fits(model: WorldModel, world: World) -> None:
     """Raise `UserError` unless the model has learned of such frames and actions as `world` has."""
     frame_shape = world.observation_space.shape or ()
-    check_same("model", model.frame_shape, model.action_meanings, frame_shape, action_meanings(world))
+    check_same("model", model.frame_shape, model.action_meanings, "this world", frame_shape, action_meanings(world))
 
 
 def make_worlds(

@@ -81,10 +81,10 @@ def test_a_report_of_models_from_here_and_elsewhere(
                 assert at["contexts"] == 6
     assert set(report["predictors"]["tiny"]["metrics"]) >= {"bits_per_code", "reward_error", "alive", "psnr_best"}
     assert list(report["skipped"]) == ["larger"]
-    assert "choose the store of the same world" in report["skipped"]["larger"]
+    assert "The model was trained on frames" in report["skipped"]["larger"]
     assert set(report["not_measured"]) == {"lpips", "fid", "fvd", "drift"}  # six contexts are too few for a drift
     assert "There are no weights" in report["not_measured"]["lpips"]
-    assert "larger: The model knows frames" in printed
+    assert "larger: The model was trained on frames" in printed
     page = (out / "report.md").read_text()
     assert "There are no weights" in page
     assert "| repeat last |" in page
@@ -166,7 +166,7 @@ def test_models_of_which_none_fits_are_one_sentence(
 ) -> None:
     argv = ["benchmark", "--store", stores[0], "--model", save_world(tmp_path / "larger", side=48)]
     assert run(*argv, "--out", str(tmp_path / "out")) == 2
-    assert "choose the store of the same world" in capsys.readouterr().err
+    assert "The model was trained on frames" in capsys.readouterr().err
 
 
 def test_two_predictors_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -322,6 +322,20 @@ def test_a_model_in_the_folder_of_a_run_is_called_as_the_run(args: measure.Args)
     assert set(json.loads(Path("report/world.json").read_text())) == {"small"}
 
 
+def test_numbers_of_two_models_are_never_put_together(args: measure.Args, capsys: pytest.CaptureFixture[str]) -> None:
+    measure.main(dataclasses.replace(args, parts=("tokenizer",)))
+    measure.main(dataclasses.replace(args, parts=("prior",)))
+    assert {"tokenizer", "prior"} <= json.loads((args.out / "world.json").read_text())[Path(args.model).name].keys()
+    assert "replaced" not in capsys.readouterr().out
+    world = WorldModel.from_pretrained(args.model)
+    with torch.no_grad():
+        world.dynamics.place.add_(1.0)
+    world.save_pretrained(args.model)
+    measure.main(dataclasses.replace(args, parts=("prior",)))
+    assert "another model's" in capsys.readouterr().out
+    assert "tokenizer" not in json.loads((args.out / "world.json").read_text())[Path(args.model).name]
+
+
 def test_what_cannot_be_measured_is_a_dash_and_the_report_goes_on(args: measure.Args) -> None:
     """Frames that never change make perfect stills, and without rewards there is nothing to tell apart."""
     store = make_store(Path("still"), [])
@@ -345,7 +359,7 @@ def test_mistakes_are_named_before_anything_is_measured(args: measure.Args) -> N
         ({"model": "no-such-model"}, "no-such-model"),
         ({"store": "no-such-store"}, "no-such-store"),
         ({"train_store": "no-such-store"}, "no-such-store"),
-        ({"store": "other-size"}, "of the same world"),
+        ({"store": "other-size"}, "trained on frames .* other-size shows"),
         ({"store": "empty"}, "empty"),
         ({"store": "short"}, "record longer ones"),
         ({"out": Path("else")}, "not a report"),

@@ -42,6 +42,8 @@ def test_two_recordings_of_one_name_are_told_apart_in_the_mirror(tmp_path: Path)
     [
         (["NOOP", "LEFT", "RIGHT"], [0, 2, 1]),
         (["turn_left", "turn_right", "bright"], [1, 0, 2]),
+        (["turnLeft", "brightness", "turnRight"], [2, 1, 0]),
+        (["UPLEFTFIRE", "UP", "UPRIGHTFIRE"], [2, 1, 0]),
         (["Look Left + Strafe Right", "jump", "Look Right + Strafe Left"], [2, 1, 0]),
     ],
 )
@@ -58,6 +60,7 @@ def test_actions_are_mirrored_however_they_are_spelled(tmp_path: Path, meanings:
     ("meanings", "sentence"),
     [
         (["forward", "look left", "leftmost"], "has no action look right, as its mirror images would need"),
+        (["LEFT", "RIGHT", "BRIGHT"], "has no action BLEFT"),
         (["0", "1", "2"], "No action of .* says left or right"),
     ],
 )

@@ -138,6 +138,20 @@ def test_the_frame_that_an_outcome_is_learned_from_is_about_the_one_that_came(mo
     assert torch.equal(seen[0], batch["frames"][:, -1].long())
 
 
+def test_an_end_is_learned_from_what_a_dream_knows_of_it() -> None:
+    """Not from the frame that came, which the prior may never draw."""
+    store, world = sparse_store(), tiny_world()
+    objective = OutcomeObjective(world.dynamics.eval(), store, some_codes(store), size=64)
+    batch = objective.dataset.batch(0, 32)
+    other = {**batch, "frames": batch["frames"].clone()}
+    other["frames"][:, -1] = (other["frames"][:, -1] + 1) % N_CODES
+    scalars = []
+    for shown in (batch, other):
+        torch.manual_seed(0)
+        scalars.append(objective.loss(shown)[1])
+    assert scalars[0]["termination"] == scalars[1]["termination"] and scalars[0]["reward"] != scalars[1]["reward"]
+
+
 def test_outcomes_are_learned_without_touching_the_prior() -> None:
     store, world = sparse_store(), tiny_world().float().requires_grad_(True)
     objective = OutcomeObjective(world.dynamics, store, some_codes(store), size=8)

@@ -163,7 +163,7 @@ def test_latents_may_be_of_another_precision_than_the_dictionary(dtype: torch.dt
     quantizer = VectorQuantizer(8, 3).to(dtype)
     z = torch.randn(2, 3, 50, dtype=torch.float64)
     codes = quantizer(z).codes
-    assert torch.equal(codes, quantizer.eval().encode(z)) or dtype == torch.bfloat16
+    assert (codes == quantizer.eval().encode(z)).float().mean() >= (0.9 if dtype == torch.bfloat16 else 1)
     assert quantizer.cluster_sum.dtype == quantizer.embedding.dtype == dtype and quantizer.usage > 0.5
 
 

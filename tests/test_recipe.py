@@ -17,6 +17,7 @@ from worldmodel.objectives import DynamicsObjective
 from worldmodel.recipe import MAX_REWARDS, Recipe, _contexts, check_trainable, learn_prior, learn_tokenizer
 from worldmodel.step import Batch
 from worldmodel.training import FitConfig, Objective
+from worldmodel.world import WorldModel
 
 RECIPE = Recipe(tokenizer_steps=1, tokenizer_batch=1, prior_steps=1, prior_batch=1, dream_steps=0, outcome_steps=1)
 STEPS = 40
@@ -58,6 +59,10 @@ def test_a_model_goes_on_with_rewards_that_it_has_never_seen(tmp_path: Path) -> 
     assert again.config.dynamics.reward_values == (0.0, 1.0)  # what is known is not forgotten
     with pytest.raises(UserError, match="other actions or shapes"):
         check_trainable(after, dataclasses.replace(RECIPE, order="raster"), tokenizer=video, start=start)
+    meanings = tuple(reversed(start.config.action_meanings))
+    with pytest.raises(UserError, match="other actions or shapes"):
+        elsewhere = WorldModel(dataclasses.replace(start.config, action_meanings=meanings))
+        check_trainable(after, RECIPE, tokenizer=video, start=elsewhere)
 
 
 def test_dreams_are_left_out_by_no_steps_and_learned_from_other_windows(

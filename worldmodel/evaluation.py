@@ -15,6 +15,7 @@ from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.metrics import Result, mask_iou, psnr, ssim
 from worldmodel.quantizer import perplexity
+from worldmodel.same_world import check_same
 from worldmodel.video import VideoVQVAE
 from worldmodel.world import WorldModel
 
@@ -49,11 +50,8 @@ def check_store(store: EpisodeStore, world: WorldModel) -> None:
     """Raise `UserError` when a store is empty, or its frames or actions are not the model's."""
     if not len(store):
         raise UserError(f"{store.address} is empty: record or import some episodes first.")
-    if store.frame_shape != world.frame_shape or store.n_actions != world.n_actions:
-        raise UserError(
-            f"The model knows frames {world.frame_shape} and {world.n_actions} actions, but {store.address} has "
-            f"{store.frame_shape} and {store.n_actions}: choose the store of the same world."
-        )
+    meanings = store.provenance["action_meanings"]
+    check_same("model", world.frame_shape, world.action_meanings, store.address, store.frame_shape, meanings)
 
 
 def coded_episodes(store: EpisodeStore, world: WorldModel, limit: int | None = None) -> list[CodedEpisode]:

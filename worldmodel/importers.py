@@ -41,7 +41,9 @@ from worldmodel.errors import UserError, require
 from worldmodel.files import read_npz
 
 MINARI, MIRRORED = "minari:", "mirrored:"
-SIDE = re.compile("(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)  # the word, also in turn_left
+SIDE = re.compile(
+    "(?<![a-z])(?i:left|right)(?![a-z])|(?:Left|Right)(?![a-z])"
+)  # turn_left, turnLeft, UPLEFT; not bright
 PICTURES = {".png", ".jpg", ".jpeg"}
 DMLAB_ACTIONS = [
     "forward",

@@ -14,10 +14,8 @@ from worldmodel.salience import PixelWeight
 from worldmodel.state import generators
 from worldmodel.step import Batch
 from worldmodel.video import VideoVQVAE
-from worldmodel.windows import WindowDataset
+from worldmodel.windows import WindowDataset, cached_frames
 from worldmodel.world import WorldModel
-
-CACHE_BYTES = 8 * 2**30  # recordings up to this size are kept in memory, decoded
 
 
 class VideoObjective:
@@ -28,9 +26,7 @@ class VideoObjective:
 
     def __init__(self, model: VideoVQVAE, store: EpisodeStore, *, size: int, seed: int = 0) -> None:
         self.model = model
-        cached = int(store.lengths.sum() + len(store)) * math.prod(store.frame_shape) <= CACHE_BYTES
-        frames = torch.from_numpy(store.flat("frames")) if cached else None
-        self.dataset = WindowDataset(store, self.window, size=size, seed=seed, frames=frames)
+        self.dataset = WindowDataset(store, self.window, size=size, seed=seed, frames=cached_frames(store))
         sample = torch.cat([self.dataset[i]["frames"] for i in range(min(1000, size))]).float() / 255
         if model.config.loss == "mse":
             self.pixel_weight = None

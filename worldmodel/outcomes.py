@@ -60,9 +60,11 @@ class OutcomeObjective:
     how much more is added to its logit for the loss (logit adjustment, Menon et al., 2021). Weighing the loss instead
     would be as true, and would have the few rare steps count for next to nothing.
 
-    Each code of the drawn frame is drawn given the true ones before it, so that it is about the frame that came, in the
-    prior's own words. What the prior cannot draw, such as a score in the picture, an outcome must not rely on. The
-    prior itself stays as it is.
+    A reward is judged by a frame each code of which is drawn given the true ones before it, so that it is about the
+    frame that came, in the prior's own words: what the prior cannot draw, such as a score in the picture, a reward must
+    not rely on. An end is judged by a frame that the prior drew alone, as in dreams, so that its probability is right
+    given what came before. The true codes would give it away: a last frame may be like no other, and the prior, which
+    saw few, will not draw its like as often as worlds end. The prior itself stays as it is.
     """
 
     name = "outcomes"
@@ -90,7 +92,10 @@ class OutcomeObjective:
             foreseen, context = self.dynamics.foresee(before, actions)
             logits = self.dynamics.head(context, codes[:, -1]).movedim(1, -1).float()
             after = invert_cdf(logits, torch.rand_like(logits[..., :1]))[0].squeeze(-1)  # [B, h, w]
-        reward_logits, termination_logits = self.model(foreseen, torch.cat([before[:, -2:], after[:, None]], 1))
+            uniforms = torch.rand(len(after), after[0].numel(), device=after.device)
+            alone, _ = self.dynamics.head.draw(context, uniforms, 1.0)  # [B, h, w]
+        reward_logits, _ = self.model(foreseen, torch.cat([before[:, -2:], after[:, None]], 1))
+        _, termination_logits = self.model(foreseen, torch.cat([before[:, -2:], alone[:, None]], 1))
         reward_class = reward_classes(batch["rewards"].squeeze(1), self.reward_values)
         unusual, ends = self._unusual[reward_class], batch["terminated"].squeeze(1)
         boost = self.dataset.boost

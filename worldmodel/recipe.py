@@ -18,6 +18,7 @@ from worldmodel.objectives import DynamicsObjective, VideoObjective
 from worldmodel.outcomes import OutcomeObjective
 from worldmodel.progress import track
 from worldmodel.salience import PixelWeight
+from worldmodel.same_world import same_actions
 from worldmodel.state import ContextBank
 from worldmodel.training import FitConfig, check_checkpoint, fit
 from worldmodel.video import VideoConfig, VideoVQVAE, video_preset
@@ -106,7 +107,8 @@ def check_trainable(
             f"{recipe.preset} is of {asked[0]}x{asked[1]}: give its own preset, or train without --init."
         )
     mine, theirs = _config(store, video, recipe, start).dynamics, start.config.dynamics
-    if prior and replace(mine, reward_values=theirs.reward_values) != theirs:
+    same = same_actions(start.action_meanings, store.provenance["action_meanings"])
+    if prior and not (same and replace(mine, reward_values=theirs.reward_values) == theirs):
         raise UserError("The model to start from has other actions or shapes; train without --init.")
 
 

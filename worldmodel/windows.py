@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,14 @@ from torch.utils.data import Dataset, default_collate
 
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
+
+CACHE_BYTES = 8 * 2**30
+
+
+def cached_frames(store: EpisodeStore) -> Tensor | None:
+    """All frames, uint8 [F, H, W, 3], if there are no more than memory should be asked for."""
+    size = int(store.lengths.sum() + len(store)) * math.prod(store.frame_shape)
+    return torch.from_numpy(store.flat("frames")) if size <= CACHE_BYTES else None
 
 
 class WindowDataset(Dataset[dict[str, Tensor]]):
@@ -26,8 +36,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     Before an episode's first frame it is repeated, with the action `store.n_actions`: none.
 
     An item reads the few chunks it needs, unless `frames` is given: one row a frame of the store, in its order, kept in
-    memory and shared by the items (do not write to them). `torch.from_numpy(store.flat("frames"))` is a cache; the
-    frames' codes make windows of codes. Safe in a `DataLoader`'s workers. Episodes appended later are not seen.
+    memory and shared by the items (do not write to them). `cached_frames(store)` is a cache; the frames' codes make
+    windows of codes. Safe in a `DataLoader`'s workers. Episodes appended later are not seen.
 
     Raises `UserError` when the store is empty or no episode is long enough.
     """

@@ -112,6 +112,10 @@ class WorldModel(nn.Module):
         self._check_actions(action)
         check_temperature(temperature)
         rngs = generators(None, len(state)) if rngs is None else rngs
+        if not isinstance(rngs, Sequence) or not all(isinstance(rng, np.random.Generator) for rng in rngs):
+            raise UserError("The generators are a list of NumPy's, np.random.default_rng(seed), one a dream.")
+        if not len(state):
+            raise UserError("There is no dream to step: the state has no rows.")
         if action.shape != (len(state),) or len(rngs) != len(state):
             raise UserError(
                 f"{len(state)} dreams take actions of shape [{len(state)}] and as many generators, "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from worldmodel.episodes import EpisodeStore
 from worldmodel.step import Batch
 from worldmodel.training import FitConfig, fit
-from worldmodel.windows import WindowDataset
+from worldmodel.windows import WindowDataset, cached_frames
 
 STEPS, BATCH = 1500, 64
 
@@ -45,8 +45,7 @@ class _InverseObjective:
 
     def __init__(self, store: EpisodeStore) -> None:
         self.model = InverseDynamics(store.n_actions)
-        frames = torch.from_numpy(store.flat("frames"))
-        self.dataset = WindowDataset(store, 2, size=STEPS * BATCH, frames=frames)
+        self.dataset = WindowDataset(store, 2, size=STEPS * BATCH, frames=cached_frames(store))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         actions = batch["actions"][:, 0]

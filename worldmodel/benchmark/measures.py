@@ -31,33 +31,35 @@ class Metric:
     better: int
     """1: more is better; -1: less is; 0: the truth's own value is best."""
     digits: int = 3
+    limits: tuple[float | None, float | None] = (None, None)
+    """What it can be at least, and at most."""
 
 
 METRICS: dict[str, Metric] = {
     "psnr": Metric("peak signal-to-noise ratio, dB", 1, 1),
-    "ssim": Metric("structural similarity", 1),
+    "ssim": Metric("structural similarity", 1, 3, (-1, 1)),
     "ms_ssim": Metric("multi-scale structural similarity, as many of the five scales as the frames have room for", 1),
-    "lpips": Metric("learned perceptual distance", -1),
+    "lpips": Metric("learned perceptual distance", -1, 3, (0, None)),
     "psnr_best": Metric("PSNR of the best sample a context, at each horizon by itself", 1, 1),
-    "ssim_best": Metric("SSIM of the best sample a context, at each horizon by itself", 1),
+    "ssim_best": Metric("SSIM of the best sample a context, at each horizon by itself", 1, 3, (-1, 1)),
     "ms_ssim_best": Metric("MS-SSIM of the best sample a context, at each horizon by itself", 1),
-    "lpips_best": Metric("LPIPS of the best sample a context, at each horizon by itself", -1),
-    "bits_per_code": Metric("bits a code of the true frame, given all true frames before it", -1, 2),
+    "lpips_best": Metric("LPIPS of the best sample a context, at each horizon by itself", -1, 3, (0, None)),
+    "bits_per_code": Metric("bits a code of the true frame, given all true frames before it", -1, 2, (0, None)),
     "action_fidelity": Metric(
-        "how often a judge trained on real pairs of frames finds the action taken, steps 0.8 h to h", 1
+        "how often a judge trained on real pairs of frames finds the action taken, steps 0.8 h to h", 1, 3, (0, 1)
     ),
     "drift": Metric("Frechet distance to real frames in a fixed feature space, a feature; not FID", -1, 2),
     "fid": Metric("Frechet Inception distance to real frames", -1, 1),
     "liveliness": Metric(
-        "change a step under actions that move, of what real frames change by, steps 0.8 h to h", 0, 2
+        "change a step under actions that move, of what real frames change by, steps 0.8 h to h", 0, 2, (0, None)
     ),
     "restlessness": Metric(
-        "change a step while real frames stand still, of the real mean change, steps 0.8 h to h", 0, 2
+        "change a step while real frames stand still, of the real mean change, steps 0.8 h to h", 0, 2, (0, None)
     ),
     "consistency": Metric("turn n = h / 2 steps and turn back: how much closer to the first view one ends", 1, 2),
-    "reward_error": Metric("absolute error of the rewards summed so far", -1, 2),
+    "reward_error": Metric("absolute error of the rewards summed so far", -1, 2, (0, None)),
     "reward_bias": Metric("imagined less true rewards summed so far", 0, 2),
-    "alive": Metric("share that has not ended yet", 0, 2),
+    "alive": Metric("share that has not ended yet", 0, 2, (0, 1)),
 }
 
 

@@ -118,6 +118,8 @@ class NearestNeighbour:
         self.training = training
         small = [_small(torch.from_numpy(training.frames(i))) for i in range(len(training))]
         follow = min(FOLLOW, max(len(s) for s in small) - 2)
+        if follow < 1:
+            raise UserError(f"No episode of {training.address} has three frames, as a nearest neighbour needs.")
         self._moments = torch.cat(
             [torch.cat([s[:-1], s[1:]], 1)[: max(len(s) - 1 - follow, 0)] for s in small]
         )  # [M, D]

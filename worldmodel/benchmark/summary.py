@@ -54,11 +54,14 @@ class Summary:
         if "rewards" in raw:
             rewards = raw["rewards"]
             if "terminated" in raw:  # the step that ends a dream pays; those after it do not
-                rewards = np.where(over - raw["terminated"] > 0, 0, rewards)
+                rewards = np.where(raw["terminated"].cumsum(2) - raw["terminated"] > 0, 0, rewards)
             sums = rewards.cumsum(2, np.float64)
             error = sums - self.paid[:, None]
             by_context["reward_error"], by_context["reward_bias"] = (x.mean(1)[:, at] for x in (np.abs(error), error))
-        metrics = {name: by_horizon(self.horizons, values, self.episodes) for name, values in by_context.items()}
+        metrics = {
+            name: by_horizon(self.horizons, values, self.episodes, METRICS[name].limits)
+            for name, values in by_context.items()
+        }
         metrics["liveliness"] = self._ratio(raw["change_moving"], raw["expected_moving"])
         metrics["restlessness"] = self._ratio(raw["change_still"], np.where(np.isnan(raw["change_still"]), np.nan, 1))
         metrics["drift"] = self._drifts(raw["features"])
@@ -80,13 +83,14 @@ class Summary:
 
     def truth(self) -> Result:
         """What the truth has besides what is measured of its frames: how long it lives."""
-        alive = by_horizon(self.horizons, self.alive[:, np.array(self.horizons) - 1], self.episodes)
+        at_horizons = self.alive[:, np.array(self.horizons) - 1]
+        alive = by_horizon(self.horizons, at_horizons, self.episodes, METRICS["alive"].limits)
         return {"alive": alive} if alive else {}
 
     def _ratio(self, top: npt.NDArray[np.floating], bottom: npt.NDArray[np.floating]) -> Result:
         """Of sums over contexts and samples, [C, S, h] each."""
         sums = [np.where(np.isnan(x).all(1), np.nan, np.nansum(x, 1)) for x in (top, bottom)]
-        return _results(self.horizons, ratio_over(*sums), ~np.isnan(sums[0]), self.episodes, interval)
+        return _results(self.horizons, ratio_over(*sums), ~np.isnan(sums[0]), self.episodes, interval, (0, None))
 
     def _drifts(self, features: npt.NDArray[np.floating]) -> Result:
         """Of the frames h - 4 to h, at each tenth horizon after the first twenty, averaged over samples.
@@ -116,9 +120,14 @@ class Summary:
         return _entries(looked_at, np.array(distances), unknown, unknown, known)
 
 
-def by_horizon(horizons: list[int], values: Array, episodes: npt.NDArray[np.int64]) -> Result:
-    """Means over contexts, of values by context [C, h]."""
-    return _results(horizons, mean_over(values), ~np.isnan(values), episodes, interval)
+def by_horizon(
+    horizons: list[int],
+    values: Array,
+    episodes: npt.NDArray[np.int64],
+    limits: tuple[float | None, float | None] = (None, None),
+) -> Result:
+    """Means over contexts, of values by context [C, h]; intervals stay within the limits of what can be."""
+    return _results(horizons, mean_over(values), ~np.isnan(values), episodes, interval, limits)
 
 
 def _results(
@@ -127,13 +136,14 @@ def _results(
     known: npt.NDArray[np.bool_],
     episodes: npt.NDArray[np.int64],
     bounds: Callable[[Statistic, npt.NDArray[np.int64]], tuple[Array, Array, Array]],
+    limits: tuple[float | None, float | None] = (None, None),
 ) -> Result:
     """`known`: of which contexts the statistic is, [C, h]; an interval takes contexts of two episodes at least."""
     if not horizons or not known.any():
         return {}
     mean, low, high = bounds(statistic, episodes)
     certain = np.array([len(np.unique(episodes[column])) > 1 for column in known.T])
-    low, high = (np.where(certain, bound, np.nan) for bound in (low, high))
+    low, high = (np.where(certain, np.clip(bound, *limits), np.nan) for bound in (low, high))
     return _entries(horizons, mean, low, high, known.sum(0))
 
 
