@@ -152,8 +152,8 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
                 f"not {actions.tolist()}."
             )
         dream, stale = self._dream, self._dream.ended
-        if stale.any() and self.autoreset_mode != AutoresetMode.NEXT_STEP:
-            raise UserError(f"Reset dreams {np.flatnonzero(stale).tolist()} first: they have ended, or not begun.")
+        if self.autoreset_mode != AutoresetMode.NEXT_STEP:
+            self._check_underway()
         fresh = self._drawn_start(stale) if stale.any() else None  # if there is none, nothing has happened yet
         live = ~stale
         rewards, log_probs = np.zeros(self.num_envs), np.zeros(self.num_envs)
@@ -215,6 +215,8 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         Its rows i*n to i*n + n-1 continue row i of this one, which is left as it was. Row j draws from a generator
         with the seed `seed` + j, so two branches of the same state with the same seed have the same luck: what differs
         then is what their actions do.
+
+        Raises `UserError` where a dream has ended, or not begun.
         """
         if not isinstance(n, int | np.integer) or n < 1:
             raise UserError(f"A branch goes on from each row once or more often, not {n} times.")
@@ -227,11 +229,16 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
             autoreset_mode=autoreset_mode,
             render_mode=self.render_mode,
         )
+        self._check_underway()
         rows = np.repeat(np.arange(self.num_envs), n)
         rngs = [seeding.np_random(row_seed)[0] for row_seed in _row_seeds(seed, len(rows))]
         now = self._dream
         branches.set_state(Dream(now.world[rows], now.steps[rows], now.ended[rows], rngs, now.codebook))
         return branches
+
+    def _check_underway(self) -> None:
+        if (stale := self._dream.ended).any():
+            raise UserError(f"Reset dreams {np.flatnonzero(stale).tolist()} first: they have ended, or not begun.")
 
     def _given_start(self, rows: NDArray[np.bool_], options: dict[str, Any]) -> WorldState:
         """The state of `rows` after the frames and actions that the options show to all."""

@@ -49,20 +49,20 @@ def make_world(env_id: str, env_kwargs: dict[str, Any]) -> World:
         world.close()
         raise UserError(
             f"{env_id} has observations {image} and actions {action}; "
-            "only uint8 RGB images [H, W, 3] and discrete actions can be recorded."
+            "only uint8 RGB images [H, W, 3] and discrete actions can be recorded and played."
         )
     return world
 
 
 def action_meanings(world: World) -> list[str]:
-    """The names a world gives its actions (Atari's `get_action_meanings`), or their numbers.
+    """The names a world gives its actions (Atari's `get_action_meanings`), or its own numbers for them.
 
     Raises `UserError` where it names more or fewer than it takes, or not by text.
     """
     assert isinstance(world.action_space, spaces.Discrete)
-    n = int(world.action_space.n)
+    first, n = int(world.action_space.start), int(world.action_space.n)
     named = getattr(world.unwrapped, "get_action_meanings", None)
-    meanings = list(named()) if named else list(map(str, range(n)))
+    meanings = list(named()) if named else list(map(str, range(first, first + n)))
     if len(meanings) != n or not all(isinstance(name, str) for name in meanings):
         raise UserError(f"A world of {n} actions names as many by text, and this one's names are {meanings}.")
     return meanings

@@ -34,8 +34,9 @@ class Args:
     out: Path = Path("runs/imagine")
     """Folder for strip.png, dream.mp4 and dream.npz (or figure7.png)."""
     actions: str | None = None
-    """What to do: names or ids with repeats ("forward*10, look right*5"), "none" for a dream without actions, or a file
-    (.npy or .txt of ids). Without it: the actions of the recorded episode, or the first action thirty times."""
+    """What to do: names or ids with repeats ("forward*10, look right*5, none*5"), "none" for a whole dream without
+    actions, or a file (.npy or .txt of ids). Without it: the actions of the recorded episode, or the first action
+    thirty times."""
     store: str | None = None
     """Start from an episode of this store and, without --actions, show the truth beside the dream."""
     episode: int = 0
@@ -169,8 +170,10 @@ def action_id(name: str, world: WorldModel) -> int:
         return names.index(name)
     if name.isdecimal() and int(name) < world.n_actions:
         return int(name)
+    if name == "none":
+        return world.no_action
     raise UserError(
-        f'There is no action "{name}": this world has {", ".join(f"{i} {n}" for i, n in enumerate(names))}.'
+        f'There is no action "{name}": this world has {", ".join(f"{i} {n}" for i, n in enumerate(names))}, and none.'
     )
 
 

@@ -119,6 +119,8 @@ def test_an_interrupted_training_goes_on_from_its_last_checkpoint_and_a_finished
     assert run(*command, "--steps", 256) == 0  # nothing is left to do
     assert (out / "agent" / "policy.safetensors").read_bytes() == finished
 
+    assert "has had 256 steps" in refused(*command, "--steps", 128)
+
     before = Agent.load(out / "agent").policy.action_net.weight
     assert run(*command, "--steps", 384, "--learning-rate", "1e-7") == 0
     assert [entry["steps"] for entry in read(out / "progress.json")] == [128, 256, 384]

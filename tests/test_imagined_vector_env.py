@@ -199,6 +199,15 @@ def test_restoring_returns_the_present_observation(world: WorldModel) -> None:
     np.testing.assert_array_equal(envs.set_state(here), obs)
 
 
+def test_there_is_no_branch_where_nothing_goes_on() -> None:
+    envs = make(tiny_world(ends=0.0), horizon=1)
+    for _ in range(2):
+        with pytest.raises(UserError, match="have ended, or not begun"):
+            envs.branch(2)
+        envs.reset(seed=0)
+        envs.step(np.zeros(N, np.int64))
+
+
 def test_branches_share_the_present_and_part_by_luck_and_action() -> None:
     envs = make(tiny_world(ends=0.0), obs="latents", temperature=10.0)
     envs.reset(seed=0)

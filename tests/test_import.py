@@ -146,6 +146,17 @@ def test_two_recordings_of_one_name_do_not_mix(pictures: Path, tmp_path: Path) -
     assert len(EpisodeStore.open(str(tmp_path / "store"))) == 3
 
 
+def test_what_comes_between_episodes_that_were_imported_is_not_mixed_up_with_them(
+    pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "walk1").rename(tmp_path / "later")
+    import_episodes(open_source(str(pictures)), str(tmp_path / "store"))
+    (tmp_path / "later").rename(pictures / "walk1")
+    with pytest.raises(UserError, match="Episode 1 of .* what this one was"):
+        import_episodes(open_source(str(pictures)), str(tmp_path / "store"))
+    assert len(EpisodeStore.open(str(tmp_path / "store"))) == 2
+
+
 def test_an_episode_that_does_not_fit_is_named(pictures: Path, tmp_path: Path) -> None:
     for picture in (pictures / "walk1").glob("*.png"):
         Image.open(picture).resize((8, 8)).save(picture)
@@ -268,9 +279,15 @@ def unknown_action(folder: Path) -> None:
     np.savez(folder / "walk0" / "steps.npz", actions=np.full(STEPS, len(PROVENANCE["action_meanings"])))
 
 
+def forget_steps(folder: Path) -> None:
+    shutil.copytree(folder / "walk0", folder / "walk00")
+    (folder / "walk00" / "steps.npz").unlink()
+
+
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
+        (forget_steps, "walk00 has pictures and no steps.npz"),
         (grey_picture, "not that of the first frame"),
         (small_picture, "not that of the first frame"),
         (broken_picture, "not a picture that can be read"),

@@ -171,7 +171,7 @@ def test_imagining_along_a_recorded_episode_writes_a_strip_a_film_and_arrays(tra
 def test_actions_are_given_by_name_count_id_or_file(trained: Path, tmp_path: Path) -> None:
     model = trained / "run" / "model"
     np.savetxt(tmp_path / "actions.txt", [2, 0, 1], fmt="%d")
-    cases = {"right*3, 0, stay*2": [1, 1, 1, 0, 2, 2], str(tmp_path / "actions.txt"): [2, 0, 1]}
+    cases = {"right*3, 0, stay*2, none": [1, 1, 1, 0, 2, 2, 3], str(tmp_path / "actions.txt"): [2, 0, 1]}
     for text, actions in cases.items():
         assert run("imagine", "--model", model, "--actions", text, "--out", tmp_path) == 0
         assert np.load(tmp_path / "dream.npz")["actions"].tolist() == actions

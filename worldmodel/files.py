@@ -93,7 +93,7 @@ def read_npz(path: Path, *needed: str) -> dict[str, npt.NDArray[Any]]:
         raise UserError(f"There is no {path}.") from error
     # A damaged zip shows in many ways; a lone array in a file called npz is a TypeError.
     except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}).") from error
+        raise UserError(f"{path} cannot be read: it is damaged, or no npz file of plain arrays.") from error
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise UserError(f"{path} has no {' and no '.join(missing)}.")

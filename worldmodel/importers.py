@@ -81,6 +81,9 @@ def open_source(address: str) -> Source:
         return _films(folder, films)
     episodes = sorted((path.parent for path in folder.glob("*/steps.npz")), key=_in_order)
     if episodes:
+        without = {path.parent for path in folder.glob("*/*") if path.suffix.lower() in PICTURES} - set(episodes)
+        if without:
+            raise UserError(f"{min(without, key=_in_order)} has pictures and no steps.npz that says what was done.")
         return _pictures(folder, episodes)
     raise UserError(f"{address} has neither films (*.mp4) nor folders of pictures with a steps.npz to import.")
 
@@ -103,9 +106,13 @@ def import_episodes(source: Source, address: str, *, progress: Callable[[range],
     store = EpisodeStore.open(address, append=True)
     if store.provenance.get("source") != provenance["source"]:
         raise UserError(f"{address} has episodes that are not of {provenance['source']}: import into a new store.")
-    with _naming(source, 0):
-        if len(store) and not np.array_equal(store.frames(0), source.read(0).frames):
-            raise UserError(f"{address} has another one, of a source of the same name: import into a new store.")
+    for i in sorted({0, len(store) - 1}) if len(store) else ():
+        with _naming(source, i):
+            if i >= source.episodes or not np.array_equal(store.frames(i), source.read(i).frames):
+                raise UserError(
+                    f"{address} has another one there, of a source of the same name or of what this one was: "
+                    "import into a new store."
+                )
     for i in progress(range(len(store), source.episodes)):
         with _naming(source, i):
             store.append(source.read(i))

@@ -23,5 +23,5 @@ def check_same(
 
 def same_actions(some: list[str], others: list[str]) -> bool:
     """Whether they are as many, in the same order; what is known by number alone may have any names."""
-    numbers = [str(i) for i in range(len(some))]
-    return some == others or (len(some) == len(others) and numbers in (some, others))
+    numbered = any(all(name.lstrip("-").isdecimal() for name in names) for names in (some, others))
+    return some == others or (len(some) == len(others) and numbered)
