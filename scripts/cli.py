@@ -13,6 +13,7 @@ from types import ModuleType
 
 import tyro
 
+from worldmodel import __version__
 from worldmodel.errors import UserError
 
 # Subcommand -> (its module, its line in `worldmodel --help`). A module is imported when its command is run, so that
@@ -73,6 +74,9 @@ def main() -> int:
 def _run(argv: list[str]) -> None:
     if "" not in sys.path:
         sys.path.append("")  # worlds and predictors that users name may be modules in the current folder
+    if argv == ["--version"]:
+        print(f"worldmodel {__version__}")
+        return
     command: ModuleType = tyro.extras.subcommand_cli_from_dict(
         {name: _importer(module, summary) for name, (module, summary) in COMMANDS.items()},
         prog="worldmodel",

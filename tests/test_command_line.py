@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +31,10 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     assert done.returncode == 0
     for name in cli.COMMANDS:
         assert name in done.stdout
+
+
+def test_it_says_its_version(tmp_path: Path) -> None:
+    assert worldmodel("--version", cwd=tmp_path).stdout == f"worldmodel {version('worldmodel')}\n"
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -23,7 +23,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NotRequired, Self, TypedDict
 
@@ -34,6 +33,7 @@ import zarr
 from fsspec.implementations.local import LocalFileSystem
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from worldmodel import __version__
 from worldmodel.errors import UserError
 
 FORMAT = 1
@@ -192,7 +192,7 @@ class EpisodeStore:
             "episodes": 0,
             "frame_shape": [int(size) for size in frame_shape],
             "n_actions": int(n_actions),
-            "provenance": {**provenance, "version": _package_version()},
+            "provenance": {**provenance, "version": __version__},
         }
         with _writing(address):
             if there:
@@ -369,10 +369,3 @@ def _writing(address: str) -> Iterator[None]:
         raise UserError(
             f"Cannot write to {address} ({problem}): what was stored before is intact, so mend that and run again."
         ) from error
-
-
-def _package_version() -> str:
-    try:
-        return version("worldmodel")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"
