@@ -12,7 +12,9 @@ from scipy import linalg, stats
 from torch import Tensor, nn
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
+from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
 from tests.panorama import Turning, make_store
+from tests.tiny_world import FRAME_SHAPE
 from worldmodel.benchmark.benchmark import Weights, run_benchmark
 from worldmodel.benchmark.drift import Drift, frame_features, frechet_distance, moments
 from worldmodel.benchmark.loops import Loop, find_loops
@@ -140,6 +142,13 @@ def test_the_nearest_neighbour_goes_on_where_a_recording_looks_like_the_end_of_a
     predicted = neighbour.predict(frames[None, :2], None, 100, [0]).frames
     assert torch.equal(predicted[0, :59], frames[2:])
     assert torch.equal(predicted[0, 59:], neighbour.predict(frames[None], None, 41, [0]).frames[0])
+
+
+def test_a_nearest_neighbour_has_something_to_copy() -> None:
+    brief = EpisodeStore.create("memory://brief", frame_shape=FRAME_SHAPE, n_actions=N_ACTIONS, provenance=PROVENANCE)
+    brief.append(make_episode(1, 0, FRAME_SHAPE))
+    with pytest.raises(UserError, match="three frames"):
+        NearestNeighbour(brief)
 
 
 def test_the_mean_frame_is_the_mean_of_all_frames(store: EpisodeStore) -> None:

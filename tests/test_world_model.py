@@ -242,6 +242,11 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
         world.step(state, torch.tensor([0.0]))
     with pytest.raises(UserError, match="shape"):
         world.step(state, torch.tensor([[0]]))
+    for rngs in (np.random.default_rng(0), [torch.Generator()]):
+        with pytest.raises(UserError, match="generators are a list of NumPy's"):
+            world.step(state, torch.tensor([0]), rngs=rngs)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no rows"):
+        world.step(state[[]], torch.tensor([], dtype=torch.int64))
     for plan in (torch.zeros(1, 0, dtype=torch.int64), torch.tensor([0])):
         with pytest.raises(UserError, match="imagine along"):
             world.imagine(state, plan)

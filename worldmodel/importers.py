@@ -41,9 +41,8 @@ from worldmodel.errors import UserError, require
 from worldmodel.files import read_npz
 
 MINARI, MIRRORED = "minari:", "mirrored:"
-SIDE = re.compile(
-    "(?<![a-z])(?i:left|right)(?![a-z])|(?:Left|Right)(?![a-z])"
-)  # turn_left, turnLeft, UPLEFT; not bright
+# In turn_left, turnLeft and UPLEFT, and not in bright.
+SIDE = re.compile("(?<![a-z])(?i:left|right)(?![a-z])|(?:Left|Right)(?![a-z])")
 PICTURES = {".png", ".jpg", ".jpeg"}
 DMLAB_ACTIONS = [
     "forward",
