@@ -119,10 +119,6 @@ def train(
             learner = PPO("MlpPolicy", worlds, policy_kwargs=policy, **settings)
             if init is not None:
                 _copy_weights(init, learner.policy)
-    if checkpoint.evaluated >= config.steps + config.batch:
-        raise UserError(
-            f"The training in {folder} has had {checkpoint.evaluated} steps: give it as many, or choose another --out."
-        )
     learner.set_logger(configure(str(folder), ["tensorboard"]))
     with training_progress("earned") as progress:
         done = learner.num_timesteps

@@ -220,6 +220,7 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
         """
         if not isinstance(n, int | np.integer) or n < 1:
             raise UserError(f"A branch goes on from each row once or more often, not {n} times.")
+        self._check_underway()
         branches = ImaginedVectorEnv(
             self.world,
             self.num_envs * n,
@@ -229,7 +230,6 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
             autoreset_mode=autoreset_mode,
             render_mode=self.render_mode,
         )
-        self._check_underway()
         rows = np.repeat(np.arange(self.num_envs), n)
         rngs = [seeding.np_random(row_seed)[0] for row_seed in _row_seeds(seed, len(rows))]
         now = self._dream
@@ -238,7 +238,8 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
 
     def _check_underway(self) -> None:
         if (stale := self._dream.ended).any():
-            raise UserError(f"Reset dreams {np.flatnonzero(stale).tolist()} first: they have ended, or not begun.")
+            how = "Reset or step" if self.autoreset_mode == AutoresetMode.NEXT_STEP else "Reset"
+            raise UserError(f"{how} dreams {np.flatnonzero(stale).tolist()} first: they have ended, or not begun.")
 
     def _given_start(self, rows: NDArray[np.bool_], options: dict[str, Any]) -> WorldState:
         """The state of `rows` after the frames and actions that the options show to all."""

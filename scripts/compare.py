@@ -21,8 +21,8 @@ from worldmodel.metrics import Result
 class Args:
     """Compare two benchmarked models on the same contexts: differences with 95% paired bootstrap intervals.
 
-    "better" is empty where the interval holds zero. Only what is measured context by context, and is the better the
-    higher or the lower it is, is compared: not drift, FID, FVD and consistency, nor liveliness, restlessness,
+    "better" is empty where the interval holds zero. Only what is measured context by context, and of which more,
+    or less, is better, is compared: not drift, FID, FVD and consistency, nor liveliness, restlessness,
     reward_bias and alive.
     """
 

@@ -149,7 +149,8 @@ class Training:
         finally:
             self.envs.close()
         self.agent(learner).save(out / "agent", card=self.card())
-        print(f"The agent is in {out / 'agent'}, the one that its evaluations rated best in {out / 'best'}.")
+        steps = learner.num_timesteps
+        print(f"The agent, of {steps} steps, is in {out / 'agent'}, the one rated best on the way in {out / 'best'}.")
 
     def agent(self, learner: "PPO") -> Agent:
         space = self.envs.single_observation_space

@@ -16,6 +16,7 @@ from agents.training import PPOConfig
 from scripts import dyna
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
+from worldmodel.files import read_tensors
 from worldmodel.recipe import Recipe
 
 
@@ -66,6 +67,14 @@ def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(
     shutil.rmtree(elsewhere.out / "round1" / "evaluation")
     dyna.main(dataclasses.replace(elsewhere, rounds=2))  # its agents still find the models they see through
     assert json.loads((elsewhere.out / "rounds.json").read_text()) == rounds
+    begun = {name: str(elsewhere.out / "round0" / name) for name in ("model", "agent")}
+    slow = dataclasses.replace(args.ppo, learning_rate=1e-7)
+    dyna.main(dataclasses.replace(args, out=tmp_path / "begun", ppo=slow, **begun))  # type: ignore[arg-type]
+    weights = [
+        read_tensors(agent / "policy.safetensors")["action_net.weight"].float()
+        for agent in (Path(begun["agent"]), tmp_path / "begun" / "round0" / "agent")
+    ]
+    torch.testing.assert_close(*weights, atol=1e-4, rtol=1e-2)
     args = elsewhere
     settings = json.loads((args.out / "train.json").read_text())
     assert (settings["scenario"], settings["rounds"], settings["ppo.steps"]) == ("take-cover", 2, 256)

@@ -20,7 +20,7 @@ def compare(a: Result, b: Result, name_a: str, name_b: str) -> Result:
 
     Each: {"difference", "low", "high", "better"}; the interval is a 95% bootstrap over episodes of the differences
     context by context, and "better" is "a" or "b" where it leaves out zero, else None. Only what is measured context by
-    context can be paired, and only what is the better the higher or the lower it is can be judged: not drift, FID, FVD
+    context can be paired, and only that of which more, or less, is better can be judged: not drift, FID, FVD
     and consistency, nor liveliness, restlessness, reward_bias and alive. Bits are of one tokenizer's codes, actions
     are found by one judge, and the best is of as many: where these differ or are unknown, the metric is left out.
 
