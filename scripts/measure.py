@@ -12,7 +12,7 @@ from envs.dmlab_fruit import FRUIT
 from scripts.command import command_line
 from scripts.device import FASTEST, Device, check_device
 from scripts.world_report import read_benchmarks, write_benchmarks
-from worldmodel.benchmark.benchmark import digest
+from worldmodel.digest import digest
 from worldmodel.dream_evaluation import (
     CONTEXT,
     HORIZON,

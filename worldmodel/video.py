@@ -1,6 +1,5 @@
 """The video VQ-VAE: frames to a grid of discrete codes each and back, causal in time (§4.4 of the paper)."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldmodel.blocks import ResidualBlock
+from worldmodel.digest import digest
 from worldmodel.errors import UserError
 from worldmodel.quantizer import VectorQuantizer
 
@@ -153,8 +153,7 @@ class VideoVQVAE(nn.Module):
 
     def codebook_fingerprint(self) -> str:
         """A short name for what the codes mean, the same in any precision that holds the saved weights."""
-        codebook = self.quantizer.embedding.detach().bfloat16().float().cpu().numpy()
-        return hashlib.sha256(codebook.tobytes()).hexdigest()[:16]
+        return digest([self.quantizer.embedding.detach().bfloat16().float()])
 
     def check_frames(self, frames: Tensor) -> None:
         """Raise `UserError` unless they are what `encode` takes."""

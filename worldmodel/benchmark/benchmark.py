@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from worldmodel.benchmark.drift import frame_features
 from worldmodel.benchmark.inverse import learn_inverse
@@ -30,6 +29,7 @@ from worldmodel.benchmark.protocols import Context, Protocol, choose_contexts
 from worldmodel.benchmark.running import Chunk, Entry, Judges, Truth, measure
 from worldmodel.benchmark.summary import Summary, summarise_loops
 from worldmodel.benchmark.weights import Fid, Fvd, Lpips
+from worldmodel.digest import digest
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.evaluation import check_store
@@ -207,14 +207,6 @@ def _entries(predictors: list[Predictor], training: EpisodeStore | None, samples
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f'Two predictors are called "{twice}": give each a name of its own.')
     return entries
-
-
-def digest(tensors: Iterable[Tensor]) -> str:
-    """A short name for the content of tensors."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(tensor.contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 def _identity(by: object) -> list[object]:

@@ -22,6 +22,9 @@ Pairwise = Callable[[Tensor, Tensor], Tensor]
 
 MOVING, STILL = 0.5, 0.25  # of the mean change: real frames that move, or stand still, change by more, or less
 
+Limits = tuple[float | None, float | None]
+"""The least and the most that something can be, where there is such."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -31,8 +34,7 @@ class Metric:
     better: int
     """1: more is better; -1: less is; 0: the truth's own value is best."""
     digits: int = 3
-    limits: tuple[float | None, float | None] = (None, None)
-    """What it can be at least, and at most."""
+    limits: Limits = (None, None)
 
 
 METRICS: dict[str, Metric] = {
@@ -48,7 +50,7 @@ METRICS: dict[str, Metric] = {
     "action_fidelity": Metric(
         "how often a judge trained on real pairs of frames finds the action taken, steps 0.8 h to h", 1, 3, (0, 1)
     ),
-    "drift": Metric("Frechet distance to real frames in a fixed feature space, a feature; not FID", -1, 2),
+    "drift": Metric("Frechet distance to real frames in a fixed feature space, a feature; not FID", -1, 2, (0, None)),
     "fid": Metric("Frechet Inception distance to real frames", -1, 1),
     "liveliness": Metric(
         "change a step under actions that move, of what real frames change by, steps 0.8 h to h", 0, 2, (0, None)

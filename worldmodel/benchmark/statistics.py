@@ -55,7 +55,7 @@ def jackknife(statistic: Statistic, episodes: npt.NDArray[np.int64]) -> tuple[Ar
     left_out = np.array([statistic(np.flatnonzero(episodes != e)) for e in names])
     error = np.sqrt((len(names) - 1) * left_out.var(0))
     reach = float(require("scipy.stats", "metrics").t.ppf(LEVEL[1], len(names) - 1)) * error
-    return mean, np.maximum(mean - reach, 0), mean + reach
+    return mean, mean - reach, mean + reach
 
 
 def mean_over(values: Array) -> Statistic:

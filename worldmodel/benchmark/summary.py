@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from worldmodel.benchmark.drift import WINDOW, Drift, Features
 from worldmodel.benchmark.loops import Loop
-from worldmodel.benchmark.measures import METRICS, best_of
+from worldmodel.benchmark.measures import METRICS, Limits, best_of
 from worldmodel.benchmark.protocols import Context, Protocol
 from worldmodel.benchmark.running import LOOKED_AT, Arrays
 from worldmodel.benchmark.statistics import Array, Statistic, interval, jackknife, mean_over, ratio_over
@@ -62,8 +62,9 @@ class Summary:
             name: by_horizon(self.horizons, values, self.episodes, METRICS[name].limits)
             for name, values in by_context.items()
         }
-        metrics["liveliness"] = self._ratio(raw["change_moving"], raw["expected_moving"])
-        metrics["restlessness"] = self._ratio(raw["change_still"], np.where(np.isnan(raw["change_still"]), np.nan, 1))
+        moving, still = raw["change_moving"], raw["change_still"]
+        metrics["liveliness"] = self._ratio("liveliness", moving, raw["expected_moving"])
+        metrics["restlessness"] = self._ratio("restlessness", still, np.where(np.isnan(still), np.nan, 1))
         metrics["drift"] = self._drifts(raw["features"])
         if "fid" in raw and self.fid is not None:
             metrics["fid"] = self._fids(raw["fid"], self.fid)
@@ -87,10 +88,11 @@ class Summary:
         alive = by_horizon(self.horizons, at_horizons, self.episodes, METRICS["alive"].limits)
         return {"alive": alive} if alive else {}
 
-    def _ratio(self, top: npt.NDArray[np.floating], bottom: npt.NDArray[np.floating]) -> Result:
+    def _ratio(self, name: str, top: npt.NDArray[np.floating], bottom: npt.NDArray[np.floating]) -> Result:
         """Of sums over contexts and samples, [C, S, h] each."""
         sums = [np.where(np.isnan(x).all(1), np.nan, np.nansum(x, 1)) for x in (top, bottom)]
-        return _results(self.horizons, ratio_over(*sums), ~np.isnan(sums[0]), self.episodes, interval, (0, None))
+        limits = METRICS[name].limits
+        return _results(self.horizons, ratio_over(*sums), ~np.isnan(sums[0]), self.episodes, interval, limits)
 
     def _drifts(self, features: npt.NDArray[np.floating]) -> Result:
         """Of the frames h - 4 to h, at each tenth horizon after the first twenty, averaged over samples.
@@ -107,7 +109,8 @@ class Summary:
             return np.array([np.mean([of_window(w) for w in samples]) for samples in windows])
 
         at = np.array(measured, int) - 1
-        return _results(measured, statistic, ~np.isnan(features[:, 0, at, 0]), self.episodes, jackknife)
+        known, limits = ~np.isnan(features[:, 0, at, 0]), METRICS["drift"].limits
+        return _results(measured, statistic, known, self.episodes, jackknife, limits)
 
     def _fids(self, features: npt.NDArray[np.floating], real: Features) -> Result:
         looked_at = [h for h in LOOKED_AT if h <= self.protocol.imagined]
@@ -124,7 +127,7 @@ def by_horizon(
     horizons: list[int],
     values: Array,
     episodes: npt.NDArray[np.int64],
-    limits: tuple[float | None, float | None] = (None, None),
+    limits: Limits = (None, None),
 ) -> Result:
     """Means over contexts, of values by context [C, h]; intervals stay within the limits of what can be."""
     return _results(horizons, mean_over(values), ~np.isnan(values), episodes, interval, limits)
@@ -136,7 +139,7 @@ def _results(
     known: npt.NDArray[np.bool_],
     episodes: npt.NDArray[np.int64],
     bounds: Callable[[Statistic, npt.NDArray[np.int64]], tuple[Array, Array, Array]],
-    limits: tuple[float | None, float | None] = (None, None),
+    limits: Limits = (None, None),
 ) -> Result:
     """`known`: of which contexts the statistic is, [C, h]; an interval takes contexts of two episodes at least."""
     if not horizons or not known.any():
