@@ -16,6 +16,7 @@ from worldmodel.digest import digest
 from worldmodel.dream_evaluation import (
     CONTEXT,
     HORIZON,
+    evaluate_ends,
     evaluate_long_dream,
     evaluate_outcomes,
     evaluate_rollouts,
@@ -102,7 +103,8 @@ class Evaluation:
 
     def outcomes(self) -> Result:
         more = [episode for store in self.stores[1:] for episode in coded_episodes(store, self.world)]
-        return evaluate_outcomes(self.world, self.episodes + more)
+        episodes = self.episodes + more
+        return {**evaluate_outcomes(self.world, episodes), "ends": evaluate_ends(self.world, episodes)}
 
     def long_dream(self) -> Result:
         return evaluate_long_dream(self.world, self.episodes, steps=self.args.long_dream_steps)

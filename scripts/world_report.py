@@ -164,6 +164,16 @@ def _outcomes(models: dict[str, Result]) -> Iterator[str]:
         for kind, k in o["kinds"].items()
     ]
     yield table(["model", "around", "windows", *SIDES, "dream ends", "AUC"], rows)
+    if not (ends := {name: o["ends"] for name, o in found.items() if o.get("ends")}):
+        return
+    yield (
+        "How probable an end is in the next step, given what really happened before it: the share of dreams of that "
+        "step that end, where the episode does and elsewhere."
+    )
+    rows = [
+        [name, *(f"{e[k]['terminated']:.3f} ({e[k]['steps']})" for k in ("end", "other"))] for name, e in ends.items()
+    ]
+    yield table(["model", "in a step that ends (steps)", "in any other (steps)"], rows)
 
 
 def _long_dream(models: dict[str, Result]) -> Iterator[str]:

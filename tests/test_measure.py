@@ -20,6 +20,7 @@ from worldmodel import dream_evaluation
 from worldmodel.code_statistics import CodeStatistics
 from worldmodel.dream_evaluation import (
     Start,
+    evaluate_ends,
     evaluate_long_dream,
     evaluate_outcomes,
     evaluate_rollouts,
@@ -171,6 +172,29 @@ def test_true_dreams_pay_what_was_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: kind["terminated"] for name, kind in kinds.items()} == {"more": 0, "less": 0, "end": 1, "usual": 0}
     assert kinds["more"]["auc"] == kinds["less"]["auc"] == 1
     assert all(kind[side]["true"] == kind[side]["imagined"] for kind in kinds.values() for side in ("above", "below"))
+
+
+def test_true_dreams_end_in_the_steps_that_end_and_in_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dream_evaluation, "imagine_along", Oracle())
+    going_on = coded(40)
+    going_on.terminated[:] = False
+    assert evaluate_ends(tiny_world(), [going_on]) is None
+    ends = evaluate_ends(tiny_world(), [going_on, coded(40), coded(50)], every=5)
+    assert ends == {
+        "samples": 16,
+        "end": {"steps": 2, "terminated": 1},
+        "other": {"steps": 5 + 5 + 7, "terminated": 0},
+    }
+
+
+def test_an_end_is_as_probable_as_the_model_says() -> None:
+    world = tiny_world()
+    for layer in (world.dynamics.outcome.termination.weight, world.dynamics.outcome.termination.bias):
+        layer.data.zero_()
+    ends = evaluate_ends(world, [coded(40, seed=s) for s in range(4)], samples=64)
+    assert ends is not None
+    assert ends["end"]["terminated"] == pytest.approx(0.5, abs=0.12)  # of 256 dreams, four standard errors
+    assert ends["other"]["terminated"] == pytest.approx(0.5, abs=0.06)
 
 
 def test_an_apple_does_not_hide_a_lemon(monkeypatch: pytest.MonkeyPatch) -> None:

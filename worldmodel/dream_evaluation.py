@@ -166,6 +166,31 @@ def evaluate_outcomes(
     return {"lead": lead, "window": window, "samples": samples, "kinds": result}
 
 
+def evaluate_ends(
+    world: WorldModel, episodes: list[CodedEpisode], *, every: int = 5, samples: int = 16
+) -> Result | None:
+    """How probable an end is in the step that brings one, and in those that do not: None where no episode terminates.
+
+    Shares of dreams of one step, `samples` from each start, given what really happened before it: the probability is
+    not learned from true frames (see `worldmodel.outcomes`), and dreams have none. Of the steps that bring no end,
+    every `every`-th.
+    """
+    starts: dict[bool, list[Start]] = {True: [], False: []}
+    for episode in episodes:
+        for frame in range(CONTEXT - 1, len(episode.actions)):
+            if (ends := bool(episode.terminated[frame])) or frame % every == 0:
+                starts[ends].append(Start(episode, frame))
+    if not starts[True]:
+        return None
+    result: Result = {"samples": samples}
+    for name, some in {"end": starts[True], "other": starts[False]}.items():
+        rows = [start for start in some for _ in range(samples)]
+        dreams = [imagine_along(world, rows[i : i + ROWS], 1, seed=i) for i in range(0, len(rows), ROWS)]
+        ended = torch.cat([dream.terminated for dream in dreams]).float().mean()
+        result[name] = {"steps": len(some), "terminated": float(ended)}
+    return result
+
+
 def evaluate_long_dream(world: WorldModel, episodes: list[CodedEpisode], *, steps: int = 10_000) -> Result:
     """One dream of `steps` (10 or more) steps: pace and memory at both ends, and whether its last tenth looks real.
 
