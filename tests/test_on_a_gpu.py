@@ -13,6 +13,7 @@ from worldmodel.audio import AudioConfig, AudioVQVAE
 from worldmodel.audio_data import Audio
 from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
 from worldmodel.baselines import ImageVAE, ImageVIMCO
+from worldmodel.coded_store import encode_store
 from worldmodel.dreaming import DreamingObjective
 from worldmodel.image import ImageConfig, ImageVQVAE
 from worldmodel.image_data import Images
@@ -20,7 +21,7 @@ from worldmodel.image_objectives import AnyImageModel, CodesObjective, GlobalObj
 from worldmodel.objectives import DynamicsObjective, VideoObjective
 from worldmodel.outcomes import OutcomeObjective
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
-from worldmodel.recipe import Recipe, encode_store, learn_prior
+from worldmodel.recipe import Recipe, learn_prior
 from worldmodel.step import Batch
 from worldmodel.training import Dataset, FitConfig, Objective, fit
 from worldmodel.two_stage import GlobalConfig, GlobalVQVAE

@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from tests.command_line import refused, run
 from tests.made_episodes import N_ACTIONS, PROVENANCE, make_episode
+from tests.tiny_world import FRAME_SHAPE, tiny_world
+from worldmodel import coded_store
+from worldmodel.coded_store import encode_store
 from worldmodel.episodes import EpisodeStore
 from worldmodel.files import read_metadata
 from worldmodel.tokenizer import load_tokenizer
-from worldmodel.video import video_preset
+from worldmodel.video import VideoVQVAE, video_preset
 from worldmodel.world import WorldModel
 
 ROOT = Path(__file__).parent.parent
@@ -108,6 +112,41 @@ def test_a_prior_that_goes_on_has_its_outcomes_learned_anew_and_keeps_them(train
     card = (tmp_path / "model" / "README.md").read_text()
     assert "has had 4 steps: give it as many" in refused(*train(2, dream_steps=1))
     assert (tmp_path / "model" / "README.md").read_text() == card
+
+
+def test_a_prior_that_goes_on_encodes_its_store_once(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+
+    def encode(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor]:
+        encoded.append(store.address)
+        return encode_store(video, store)
+
+    monkeypatch.setattr(coded_store, "encode_store", encode)
+    words = ["train", trained / "store", "--out", tmp_path, "--tokenizer", trained / "run" / "model"]
+    words += ["--dream-steps", 0, "--outcome-steps", 2, "--prior-steps"]
+    assert run(*words, 2) == 0
+    kept = (tmp_path / "prior" / "codes.safetensors").read_bytes()
+    assert run(*words, 3) == 0
+    assert len(encoded) == 1
+    (tmp_path / "prior" / "codes.safetensors").write_bytes(kept[:-8])
+    assert run(*words, 4) == 0
+    assert len(encoded) == 2 and (tmp_path / "prior" / "codes.safetensors").read_bytes() == kept
+
+
+def test_codes_are_kept_for_one_tokenizer_and_one_recording(tmp_path: Path) -> None:
+    stores = [
+        EpisodeStore.open(str(store(tmp_path / name, lengths, FRAME_SHAPE)))
+        for name, lengths in (("one", [20]), ("other", [9, 12]))
+    ]
+    first, second = tiny_world().video, tiny_world().video
+    second.quantizer.embedding.data.neg_()
+    for episodes in stores:
+        for video in (first, second):
+            expected = encode_store(video, episodes)
+            for found in [coded_store.coded_store(video, episodes, tmp_path / "run") for _ in range(2)]:
+                assert all(one.equal(other) for one, other in zip(found, expected, strict=True))
 
 
 def test_what_would_stop_a_training_at_its_end_stops_it_at_once(trained: Path, tmp_path: Path) -> None:

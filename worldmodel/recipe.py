@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from worldmodel.coded_store import coded_store
 from worldmodel.dreaming import DreamingObjective, keep_some
 from worldmodel.dynamics import DynamicsConfig
 from worldmodel.episodes import EpisodeStore
@@ -17,7 +17,6 @@ from worldmodel.evaluation import CodedEpisode
 from worldmodel.objectives import DynamicsObjective, VideoObjective
 from worldmodel.outcomes import OutcomeObjective
 from worldmodel.progress import track
-from worldmodel.salience import PixelWeight
 from worldmodel.same_world import same_actions
 from worldmodel.state import ContextBank
 from worldmodel.training import FitConfig, check_checkpoint, fit
@@ -140,7 +139,7 @@ def learn_prior(
     It begins with the weights of `start`'s, if given, translated where that has other codes; but rewards that `start`
     does not know are learned anew.
     """
-    codes, salience = encode_store(video, store)
+    codes, salience = coded_store(video, store, folder)
     torch.manual_seed(recipe.seed)
     world = fast_layout(WorldModel(_config(store, video.config, recipe, start)).to(video.device))
     world.video = video
@@ -175,24 +174,6 @@ def learn_prior(
     fit(outcomes, schedule, _outcomes(recipe, folder))
     world.contexts = _contexts(store, codes)
     return world.eval()
-
-
-@torch.no_grad()
-def encode_store(video: VideoVQVAE, store: EpisodeStore) -> tuple[Tensor, Tensor]:
-    """All frames as codes, int16 [F, h, w], each episode one clip; and each code's salience, float [K].
-
-    The salience of a code is the mean `PixelWeight` of the pixels it stands for, and one where it never occurs.
-    """
-    pixel_weight = PixelWeight(store).to(video.device)
-    encoded, total, count = [], torch.zeros(video.config.num_codes), torch.zeros(video.config.num_codes)
-    for i in track(range(len(store)), "Encoding episodes"):
-        episode = CodedEpisode.read(store, i, video)
-        codes = episode.codes.cpu()
-        encoded.append(codes.to(torch.int16))
-        weight = F.adaptive_avg_pool2d(pixel_weight(episode.frames).cpu(), video.config.code_shape)
-        total.index_add_(0, codes.flatten(), weight.flatten())
-        count += torch.bincount(codes.flatten(), minlength=len(count))
-    return torch.cat(encoded), torch.where(count > 0, total / count.clamp_min(1), 1.0)
 
 
 def _together(codes: Tensor, video: VideoVQVAE, store: EpisodeStore) -> Tensor:
