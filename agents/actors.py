@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.imagined import Obs
 from envs.latents import LatentStream
+from envs.observations import Obs
 from envs.recording import Player, Policy
 from worldmodel.world import WorldModel
 

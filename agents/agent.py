@@ -16,7 +16,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 
 from agents.actors import Rngs
 from agents.policies import make_policy
-from envs.imagined import Obs, observation_space
+from envs.observations import Obs, observation_space
 from worldmodel.errors import UserError
 from worldmodel.files import new_folder, read_tensors, write_tensors, write_text
 from worldmodel.folders import with_tuples

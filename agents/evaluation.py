@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.actors import Actor, in_real_world
-from envs.imagined import ImaginedVectorEnv
+from envs.imagined_vector import ImaginedVectorEnv
 from envs.recording import World, record
 from worldmodel.episodes import Episode
 from worldmodel.world import WorldModel

@@ -23,7 +23,7 @@ from stable_baselines3.common.logger import Logger
 
 from agents.policies import policy_settings
 from agents.vec_env import SB3VecEnv
-from envs.imagined import ImaginedVectorEnv
+from envs.imagined_vector import ImaginedVectorEnv
 from scripts.world_choice import WorldChoice, make_worlds
 from worldmodel.precision import fast_dtype
 from worldmodel.world import WorldModel

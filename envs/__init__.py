@@ -17,5 +17,5 @@ register(id="worldmodel/Doom-v0", entry_point="envs.doom:DoomEnv")
 register(
     id="worldmodel/Imagined-v0",
     entry_point="envs.imagined:ImaginedEnv",
-    vector_entry_point="envs.imagined:ImaginedVectorEnv",
+    vector_entry_point="envs.imagined_vector:ImaginedVectorEnv",
 )

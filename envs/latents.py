@@ -8,7 +8,7 @@ import torch
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from envs.imagined import Obs, observation_space
+from envs.observations import Obs, observation_space
 from worldmodel.errors import UserError
 from worldmodel.world import WorldModel
 

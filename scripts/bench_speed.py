@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from envs.imagined import ImaginedVectorEnv, Obs
+from envs.imagined_vector import ImaginedVectorEnv
+from envs.observations import Obs
 from scripts.command import command_line
 from worldmodel.allocator import keep_freed_memory
 from worldmodel.benchmark.report import table

@@ -16,7 +16,8 @@ from agents.agent import Agent, AgentConfig
 from agents.caution import SurprisePenalty
 from agents.evaluation import Outcome, Score, dream, outcome, play
 from agents.training import PPOConfig, train
-from envs.imagined import ImaginedVectorEnv, Obs
+from envs.imagined_vector import ImaginedVectorEnv
+from envs.observations import Obs
 from envs.recording import action_meanings, make_world
 from scripts.agent_figures import draw_learning
 from scripts.settings import write_settings

@@ -10,8 +10,8 @@ import torch
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from envs.imagined import Obs
 from envs.latents import LatentObservation
+from envs.observations import Obs
 from envs.recording import World, action_meanings, make_world
 from scripts.collect import parse_settings
 from scripts.device import FASTEST, Device, check_device

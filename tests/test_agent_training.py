@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from tiny_world import tiny_world
 
-from envs.imagined import ImaginedVectorEnv
+from envs.imagined_vector import ImaginedVectorEnv
 from worldmodel.errors import UserError
 from worldmodel.world import WorldModel
 

@@ -15,8 +15,10 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from tiny_world import CODE_SHAPE, FRAME_SHAPE, N_ACTIONS, N_CODES, tiny_world
 
-from envs.imagined import ImaginedEnv, ImaginedVectorEnv, Obs
+from envs.imagined import ImaginedEnv
+from envs.imagined_vector import ImaginedVectorEnv
 from envs.latents import LatentObservation
+from envs.observations import Obs
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors
 from worldmodel.state import generators

@@ -14,7 +14,8 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from numpy.typing import NDArray
 from tiny_world import N_ACTIONS, tiny_world
 
-from envs.imagined import ImaginedEnv, ImaginedVectorEnv
+from envs.imagined import ImaginedEnv
+from envs.imagined_vector import ImaginedVectorEnv
 from worldmodel.errors import UserError
 from worldmodel.world import WorldModel
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from envs.imagined import ImaginedVectorEnv, Obs
+from envs.imagined_vector import ImaginedVectorEnv
 from envs.latents import LatentStream
+from envs.observations import Obs
 from scripts import (
     audio_convert,
     audio_phonemes,

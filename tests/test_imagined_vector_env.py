@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_world import CODE_SHAPE, FRAME_SHAPE, N_ACTIONS, N_CODES, STARTS, tiny_world
 
-from envs.imagined import ImaginedVectorEnv
+from envs.imagined_vector import ImaginedVectorEnv
 from worldmodel.errors import UserError
 from worldmodel.state import generators
 from worldmodel.world import WorldModel

@@ -12,8 +12,10 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from tiny_world import CODE_SHAPE, N_CODES, tiny_world
 
-from envs.imagined import ImaginedEnv, ImaginedVectorEnv, Obs
+from envs.imagined import ImaginedEnv
+from envs.imagined_vector import ImaginedVectorEnv
 from envs.latents import LatentObservation, LatentStream
+from envs.observations import Obs
 from worldmodel.errors import UserError
 from worldmodel.video import VideoVQVAE
 from worldmodel.world import WorldModel

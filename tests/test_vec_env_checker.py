@@ -12,7 +12,8 @@ from gymnasium.wrappers import TransformObservation
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from tiny_world import tiny_world
 
-from envs.imagined import ImaginedVectorEnv, Obs
+from envs.imagined_vector import ImaginedVectorEnv
+from envs.observations import Obs
 
 pytest.importorskip("stable_baselines3", reason="the extra [agents] is not installed")
 
