@@ -36,7 +36,7 @@ class PixelWeight:
             for step in (episode.rewards != commonest).nonzero()[0].tolist():
                 near += _colour_shares(frames[max(0, step - _BEFORE + 1) : step + 1])
                 around += share
-            samples.append(frames[:: 1 + len(frames) // 4])
+            samples.append(frames[:: 1 + len(frames) // 4].clone())  # a view would keep the whole store in memory
         lift = torch.ones(_BINS)
         if around.any():
             enough = 1e-4 * around.sum()  # a colour with less of the frame than this proves nothing
@@ -44,7 +44,8 @@ class PixelWeight:
         rarity = _normalised(frequency.clamp_min(1e-7) ** -0.8, frequency)
         self.weight = _normalised(rarity * lift.square(), frequency)  # [4096]
         self.scale = 1.0
-        self.scale = 1 / float(self(torch.cat(samples)).mean())
+        pixels = sum(sample[..., 0].numel() for sample in samples)
+        self.scale = pixels / sum(float(self(sample).sum()) for sample in samples)
 
     def to(self, device: torch.device) -> Self:
         """Move to the device of the frames to come."""
