@@ -211,7 +211,8 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
 
         Its rows i*n to i*n + n-1 continue row i of this one, which is left as it was. Row j draws from a generator
         with the seed `seed` + j, so two branches of the same state with the same seed have the same luck: what differs
-        then is what their actions do.
+        then is what their actions do. Like any other environment it begins a row that has ended anew; with the
+        `autoreset_mode` "Disabled" such a row is refused instead.
 
         Raises `UserError` where a dream has ended, or not begun.
         """

@@ -11,6 +11,7 @@ from scripts.utterances import check_drawing, choose, speaking, write_sounds
 from worldmodel.audio_data import Split
 from worldmodel.audio_model import AudioModel
 from worldmodel.errors import UserError
+from worldmodel.sampling import check_temperature
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Args:
 
 def main(args: Args) -> None:
     check_device(args.device)
+    check_temperature(args.temperature)
     check_drawing(args.seconds, args.seed)
     if not args.speaker or len(set(args.speaker)) < len(args.speaker):
         raise UserError("--speaker names one voice or more, each once.")

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import get_origin, get_type_hints
 
 import tyro
 
@@ -52,6 +53,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 def main() -> int:
     """Run the command line in `sys.argv` and return its exit code: 0, 2 (the user can mend it) or 130 (interrupted)."""
+    atexit.register(_be_silent)
     try:
         with _threads_that_fail_quietly():
             _run(sys.argv[1:])
@@ -64,7 +66,6 @@ def main() -> int:
         print(f"Cannot read or write {error.filename or 'the output'}: {error.strerror}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        atexit.register(_be_silent)
         if any(word.replace("_", "-") in GO_ON for word in sys.argv[1:2]):
             print("\nStopped; the same command goes on from here.")
         return 130
@@ -83,7 +84,17 @@ def _run(argv: list[str]) -> None:
         description="Learn a world from recorded episodes, then step it as a Gymnasium environment.",
         args=argv[:1],
     )
+    _check_given_once(command.Args, argv[1:])
     command.main(tyro.cli(command.Args, prog=f"worldmodel {argv[0]}", args=argv[1:]))
+
+
+def _check_given_once(args: type, argv: list[str]) -> None:
+    """Raise `UserError` for a list given in pieces, of which the parser would keep the last alone."""
+    words = [word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")]
+    for name, kind in get_type_hints(args).items():
+        option = f"--{name.replace('_', '-')}"
+        if get_origin(kind) is tuple and words.count(option) > 1:
+            raise UserError(f"{option} is given {words.count(option)} times: give all of its values after one.")
 
 
 @contextmanager
@@ -103,7 +114,7 @@ def _threads_that_fail_quietly() -> Iterator[None]:
 
 
 def _be_silent() -> None:
-    """What zarr was reading and writing is given up halfway, and Python would tell of each as it takes it down."""
+    """What zarr was reading and writing at an end or an error is given up, and Python would tell of each piece."""
     logging.getLogger("asyncio").disabled = True
     sys.unraisablehook = lambda _: None
     warnings.simplefilter("ignore")

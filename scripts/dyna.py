@@ -94,7 +94,7 @@ def main(args: Args) -> None:
     later = set() if learned else {name for name in settings if name.startswith(("recipe.", "ppo."))}
     write_settings(args.out, settings, MAY_DIFFER | later)
     table = args.out / "rounds.json"
-    rounds: list[dict[str, Any]] = json.loads(table.read_text()) if table.exists() else []
+    rounds: list[dict[str, Any]] = _read(table) if table.exists() else []
     for number in range(args.rounds):
         here = args.out / f"round{number}"
         print(f"Round {number + 1} of {args.rounds}")
@@ -104,12 +104,19 @@ def main(args: Args) -> None:
         _learn_to_act(args, number)
         if not (here / "evaluation" / "evaluation.json").exists():
             _measure(args, number)
-        report = json.loads((here / "evaluation" / "evaluation.json").read_text())
+        report = _read(here / "evaluation" / "evaluation.json")
         steps = int(store.lengths[: (number + 1) * args.episodes].sum())  # of the rounds so far
         row = {"real_steps": steps, **{k: report[k] for k in ("episodes", "mean", "std", "ci95", "unit")}}
         rounds[number : number + 1] = [row]
         write_text(table, json.dumps(rounds, indent=1) + "\n")
     print(f"The agent is in {_agent(args, args.rounds - 1)}, the table in {table}.")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged; remove it, with the folder `evaluation` if it is in one.") from error
 
 
 def _settings(args: Args) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from scripts.device import FASTEST, Device, check_device
-from worldmodel.dream_evaluation import returns
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.evaluation import check_store
@@ -95,7 +94,7 @@ def main(args: Args) -> None:
     write_bytes(args.out / "dream.npz", arrays.getvalue())
     ended = rollout.terminated[0].nonzero()
     end = f" up to its end after {int(ended[0]) + 1}" if len(ended) else ""
-    print(f"{len(frames)} imagined steps; the dream expects a reward of {float(returns(rollout)):.2f}{end}.")
+    print(f"{len(frames)} imagined steps; the dream expects a reward of {float(rollout.returns()):.2f}{end}.")
     print(f"See strip.png, dream.mp4 and dream.npz in {args.out}.")
 
 

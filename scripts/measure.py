@@ -16,6 +16,7 @@ from worldmodel.digest import digest
 from worldmodel.dream_evaluation import (
     CONTEXT,
     HORIZON,
+    WINDOW,
     evaluate_ends,
     evaluate_long_dream,
     evaluate_outcomes,
@@ -73,11 +74,12 @@ class Evaluation:
         self.masks: Masks = {name: FRUIT[name] for name in args.fruit}
         for store in (*self.stores, self.training):
             check_store(store, self.world)
-        if "rollouts" in args.parts and self.stores[0].lengths.max() + 1 < CONTEXT + HORIZON:
-            raise UserError(
-                f"No episode of {args.store} has {CONTEXT + HORIZON} frames: record longer ones, or leave rollouts "
-                "out of --parts."
-            )
+        for part, horizon in {"rollouts": HORIZON, "outcomes": WINDOW}.items():
+            if part in args.parts and self.stores[0].lengths.max() + 1 < CONTEXT + horizon:
+                raise UserError(
+                    f"No episode of {args.store} has {CONTEXT + horizon} frames: record longer ones, or leave {part} "
+                    "out of --parts."
+                )
         self.episodes = coded_episodes(self.stores[0], self.world)
 
     def tokenizer(self) -> Result:
@@ -120,6 +122,8 @@ class Evaluation:
 def main(args: Args) -> None:
     require("torchmetrics", "metrics")
     check_device(args.device)
+    if not args.parts:
+        raise UserError(f"--parts are some of {', '.join(get_args(Part))}.")
     if args.long_dream_steps < 10:
         raise UserError(f"--long-dream-steps must be 10 or more, not {args.long_dream_steps}.")
     models = read_benchmarks(args.out)

@@ -16,7 +16,7 @@ def write_settings(folder: Path, settings: dict[str, Any], may_differ: Collectio
     """
     settings = json.loads(json.dumps(settings, default=str))  # as they will be read
     path = folder / "train.json"
-    if path.exists():
+    if path.exists() and strangers(folder, [path.name]):  # alone it is of a training that did not begin
         try:
             before = json.loads(path.read_text())
             if before.keys() != settings.keys():
@@ -27,7 +27,7 @@ def write_settings(folder: Path, settings: dict[str, Any], may_differ: Collectio
             raise UserError(f"{path} is damaged; choose another --out, or remove it.") from error
         if other:
             raise UserError(f"{folder} holds a training with {', '.join(other)}; choose another --out.")
-    elif folder.is_dir() and strangers(folder):
+    elif strangers(folder, [path.name]):
         raise UserError(f"{folder} holds something that is not a training; choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(settings, indent=2) + "\n")

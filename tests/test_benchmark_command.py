@@ -161,6 +161,29 @@ def test_other_models_or_data_are_not_mixed_into_a_folder(tmp_path: Path) -> Non
         benchmark(WorldPredictor("world", world))
 
 
+@pytest.mark.parametrize("held", ["noise", "weight", "array", "module"])
+def test_a_foreign_model_that_holds_something_else_is_another(held: str, tmp_path: Path) -> None:
+    store = make_store(f"memory://benchmark-foreign-{held}", episodes=2, steps=40, seed=1)
+
+    def benchmark(value: int) -> None:
+        model: Any = Turning("turning")
+        model.weight, model.array, model.module = torch.zeros(2), np.zeros(2), torch.nn.Linear(1, 1)
+        torch.nn.init.zeros_(model.module.weight), torch.nn.init.zeros_(model.module.bias)
+        model.other = object()  # tells nothing
+        if held == "noise":
+            model.noise = value
+        elif held == "module":
+            torch.nn.init.constant_(model.module.bias, value)
+        else:
+            getattr(model, held)[1] = value
+        run_benchmark([model], store, Protocol("test", given=2, imagined=3), tmp_path / "out", samples=1, contexts=2)
+
+    benchmark(0)
+    benchmark(0)
+    with pytest.raises(UserError, match="holds a benchmark of other models"):
+        benchmark(1)
+
+
 def test_models_of_which_none_fits_are_one_sentence(
     stores: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +209,14 @@ def test_a_foreign_model_that_fails_does_not_take_the_others_with_it(tmp_path: P
         def predict(self, *args: Any) -> Any:
             return Prediction(super().predict(*args).frames, rewards=torch.zeros(3))
 
+    class Bare(Turning):
+        def predict(self, *args: Any) -> Any:
+            return super().predict(*args).frames
+
+    class Arrays(Turning):
+        def predict(self, *args: Any) -> Any:
+            return Prediction(super().predict(*args).frames.numpy())
+
     class Vague(Turning):
         def predict(self, *args: Any) -> Any:
             prediction = super().predict(*args)
@@ -196,8 +227,10 @@ def test_a_foreign_model_that_fails_does_not_take_the_others_with_it(tmp_path: P
             return torch.full((len(frames), frames.shape[1] - 1), torch.inf)
 
     store = make_store("memory://benchmark-failing", episodes=2, steps=40)
-    models = [Failing("failing"), Broken("broken"), Vague("vague"), Certain("certain")]
+    models = [Failing("failing"), Broken("broken"), Vague("vague"), Certain("certain"), Bare("bare"), Arrays("arrays")]
     report = run_benchmark(models, store, PROTOCOLS["paper"], tmp_path, contexts=2).report
+    assert report["skipped"]["bare"] == "bare must return a Prediction of its frames, not a Tensor."
+    assert report["skipped"]["arrays"] == "arrays must predict frames as a tensor, not as a ndarray."
     assert report["skipped"]["vague"] == "vague must predict finite rewards."
     assert report["skipped"]["certain"] == "certain must give finite bits per code."
     assert report["skipped"]["failing, no actions"] == "I cannot do without actions."

@@ -218,6 +218,8 @@ def test_what_is_not_known_does_not_count() -> None:
     rows = np.arange(3)
     np.testing.assert_array_equal(mean_over(values)(rows), [2, np.nan])
     np.testing.assert_array_equal(ratio_over(values, 2 * values)(rows), [0.5, np.nan])
+    one, other = np.array([[1.0], [np.nan]]), np.array([[2.0], [3.0]])
+    np.testing.assert_array_equal(ratio_over(one, other)(np.arange(2)), [0.5])
 
 
 def test_resampling_keeps_episodes_whole() -> None:

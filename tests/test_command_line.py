@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 from scripts import cli
-from tests.command_line import run
+from tests.command_line import refused, run
 from tests.made_episodes import make_store
 from worldmodel.errors import UserError
 
@@ -83,6 +83,21 @@ def test_what_is_not_there_is_one_sentence_and_exit_2(args: tuple[str, ...], tmp
     assert one_sentence(done.stderr), done.stderr
     assert "no-such" in done.stderr or "NoSuch" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_is_given_at_once(tmp_path: Path) -> None:
+    words = ["collect", "Some-v0", "--store", tmp_path / "store", "--episodes", 1, "--env-kwargs", "size=6"]
+    assert "--env-kwargs is given 2 times" in refused(*words, "--env_kwargs=n=3")
+    assert "Some" in refused(*words, "--episodes", 2)  # a single value may be given anew, as scripts do
+
+
+def test_a_store_cut_short_is_one_sentence(tmp_path: Path) -> None:
+    make_store(tmp_path / "store", [100, 100])
+    shard = max((tmp_path / "store" / "frames").rglob("*"), key=lambda path: path.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:1000])
+    done = worldmodel("train", "store", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert one_sentence(done.stderr), done.stderr
 
 
 @pytest.fixture

@@ -76,6 +76,9 @@ def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(
     ]
     torch.testing.assert_close(*weights, atol=1e-4, rtol=1e-2)
     args = elsewhere
+    (args.out / "rounds.json").write_text("{")
+    with pytest.raises(UserError, match="rounds.json is damaged; remove it"):
+        dyna.main(dataclasses.replace(args, rounds=2))
     settings = json.loads((args.out / "train.json").read_text())
     assert (settings["scenario"], settings["rounds"], settings["ppo.steps"]) == ("take-cover", 2, 256)
     with pytest.raises(UserError, match="holds a training with episodes 2, horizon 5, ppo.seed 0;"):

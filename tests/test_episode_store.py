@@ -101,6 +101,8 @@ def test_plain_zarr_reads_it(tmp_path: Path) -> None:
         ({"frames": np.zeros((1, 6, 8, 3), np.uint8)}, "two frames"),
         ({"frames": np.zeros((10, 6, 8, 3), np.uint8)}, "10 frames has 9 actions"),
         ({"actions": np.zeros(10, np.float64)}, "actions of an episode must be int64"),
+        ({"actions": np.full(10, 2**64 - 1, np.uint64)}, "up to 18446744073709551615, are too large"),
+        ({"rewards": np.full(10, 1e300)}, "finite numbers"),
         ({"rewards": np.zeros(9)}, "11 frames has 10 rewards"),
         ({"terminated": np.ones(10, np.bool_)}, "last step only"),
         ({"seed": -3}, "seed"),
@@ -147,6 +149,8 @@ def test_a_description_that_contradicts_itself_is_refused() -> None:
         EpisodeStore.create(new_address(), frame_shape=FRAME_SHAPE, n_actions=2, provenance=same)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="RGB"):
         EpisodeStore.create(new_address(), frame_shape=(8, 8, 1), n_actions=3, provenance=PROVENANCE)
+    with pytest.raises(UserError, match="RGB"):
+        EpisodeStore.create(new_address(), frame_shape=(0, 8, 3), n_actions=3, provenance=PROVENANCE)
 
 
 def test_what_is_not_a_store_is_said_to_be_none(tmp_path: Path) -> None:

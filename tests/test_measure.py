@@ -4,8 +4,6 @@ import dataclasses
 import json
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +23,6 @@ from worldmodel.dream_evaluation import (
     evaluate_outcomes,
     evaluate_rollouts,
     imagine_along,
-    returns,
 )
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -40,7 +37,7 @@ from worldmodel.evaluation import (
 from worldmodel.metrics import psnr
 from worldmodel.probe import Foresight, evaluate_sign, split
 from worldmodel.speed import measure_speed
-from worldmodel.state import generators
+from worldmodel.state import Rollout, generators
 from worldmodel.world import WorldModel
 
 
@@ -75,14 +72,16 @@ def bright(frames: Tensor) -> Tensor:
 class Oracle:
     """Dreams what really happened."""
 
-    def __call__(self, world: WorldModel, starts: list[Start], horizon: int, **_: float) -> Any:
+    def __call__(self, world: WorldModel, starts: list[Start], horizon: int, **_: float) -> Rollout:
         def part(field: str, first: int) -> Tensor:
             rows = [getattr(s.episode, field)[s.frame + first : s.frame + first + horizon] for s in starts]
             return torch.stack(rows)
 
-        return SimpleNamespace(
-            frames=lambda: part("frames", 1), rewards=part("rewards", 0), terminated=part("terminated", 0)
-        )
+        rewards, terminated = part("rewards", 0), part("terminated", 0)
+        state = world.observe_codes(starts[0].episode.codes[None, :1], torch.empty(1, 0, dtype=torch.int64))
+        dream = Rollout(part("codes", 1), rewards, terminated, rewards, state, state.codes, world.video)
+        dream.frames = lambda: part("frames", 1)  # type: ignore[method-assign]
+        return dream
 
 
 def test_an_episode_is_encoded_as_one_clip(tmp_path: Path) -> None:
@@ -206,12 +205,6 @@ def test_an_apple_does_not_hide_a_lemon(monkeypatch: pytest.MonkeyPatch) -> None
     assert less["above"] == {"true": 1, "imagined": 1}
     assert less["below"] == {"true": -1, "imagined": -1}
     assert less["auc"] == 1
-
-
-def test_what_is_dreamed_after_the_end_pays_nothing() -> None:
-    terminated = torch.tensor([[False, True, False, True], [False] * 4, [True, True, False, False]])
-    dream: Any = SimpleNamespace(rewards=torch.tensor([[1.0, 2, 4, 8]] * 3), terminated=terminated)
-    assert returns(dream).tolist() == [3, 15, 1]
 
 
 def test_a_long_dream_counts_what_is_not_finite() -> None:
@@ -386,6 +379,8 @@ def test_mistakes_are_named_before_anything_is_measured(args: measure.Args) -> N
         ({"store": "other-size"}, "trained on frames .* other-size shows"),
         ({"store": "empty"}, "empty"),
         ({"store": "short"}, "record longer ones"),
+        ({"parts": ()}, "--parts are some of"),
+        ({"store": "short", "parts": ("outcomes",)}, "record longer ones, or leave outcomes out"),
         ({"out": Path("else")}, "not a report"),
     ]:
         with pytest.raises(UserError, match=words):

@@ -41,6 +41,13 @@ def test_imagining_is_stepping_and_its_frames_are_what_each_state_renders(world:
     assert torch.equal(rollout.state.codes, state.codes) and torch.equal(rollout.state.actions, state.actions)
 
 
+def test_what_is_dreamed_after_the_end_pays_nothing(world: WorldModel) -> None:
+    rollout = world.imagine(world.observe(*given(3)), torch.zeros(3, 4, dtype=torch.int64))
+    rollout.terminated = torch.tensor([[False, True, False, True], [False] * 4, [True, True, False, False]])
+    rollout.rewards = torch.tensor([[1.0, 2, 4, 8]] * 3)
+    assert rollout.returns().tolist() == [3, 15, 1]
+
+
 def test_a_batch_of_dreams_is_its_single_dreams(world: WorldModel) -> None:
     frames, before = given(4)
     actions = torch.randint(N_ACTIONS, (4, 12))
@@ -136,6 +143,9 @@ def test_a_config_that_makes_no_sense_is_one_sentence(part: str, change: object,
     (tmp_path / "config.json").write_text(json.dumps({**config, part: change}))
     with pytest.raises(UserError, match="damaged or of another version"):
         WorldModel.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="it holds no settings by name"):
+        WorldModel.from_pretrained(tmp_path)
 
 
 def test_starts_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -222,8 +232,8 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
         WorldModel.from_pretrained(tmp_path)
     with pytest.raises(UserError, match="by its name or its folder, not by 3"):
         WorldModel.from_pretrained(3)  # type: ignore[arg-type]
-    for place in ({"device": "nowhere"}, {"dtype": "float32"}, {"dtype": torch.int64}):
-        with pytest.raises(UserError, match="cannot run on device"):
+    for place in ({"device": "nowhere"}, {"dtype": "float32"}, {"dtype": torch.int64}, {"dtype": torch.complex64}):
+        with pytest.raises(UserError, match="cannot run on device|real numbers"):
             WorldModel.from_pretrained("dmlab-seekavoid", **place)  # type: ignore[arg-type]
     with pytest.raises(UserError, match='"compact" and "paper", not "papper"'):
         video_preset("papper", (84, 84))
@@ -255,8 +265,26 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
     with pytest.raises(UserError, match="from 0 to 15"):
         world.observe_codes(state.codes + 16, state.actions)
     for codes in (state.codes.double(), state.codes[:0]):
-        with pytest.raises(UserError, match="Codes are int64, at least one"):
+        with pytest.raises(UserError, match="Codes are an int64 tensor, with at least one"):
             world.observe_codes(codes, state.actions[: len(codes)])
+    with pytest.raises(UserError, match="Codes are an int64 tensor, .* not list"):
+        world.observe_codes(state.codes.tolist(), state.actions)
+    with pytest.raises(UserError, match=r"these are \[3\]"):
+        world.observe_codes(torch.tensor([0, 1, 2]), state.actions)
+    with pytest.raises(UserError, match="as tensors, not as ndarray"):
+        world.observe(frames.numpy(), actions)
+    for between in (actions.tolist(), actions.numpy()):
+        with pytest.raises(UserError, match="Actions are int64 tensors, not (list|ndarray)"):
+            world.observe(frames, between)
+        with pytest.raises(UserError, match="Actions are int64 tensors, not (list|ndarray)"):
+            world.imagine(state, between)
+    for start in (frames, state.codes, [state]):
+        with pytest.raises(UserError, match="goes on from a WorldState"):
+            world.step(start, torch.tensor([0]))
+        with pytest.raises(UserError, match="goes on from a WorldState"):
+            world.imagine(start, torch.tensor([[0]]))
+    with pytest.raises(UserError, match="another model's"):
+        world.step(WorldState(state.codes, state.actions + N_ACTIONS + 1), torch.tensor([0]))
     for temperature in (0.0, -1.0, float("nan"), 1e-40, "hot"):
         with pytest.raises(UserError, match="temperature"):
             world.step(world.observe(frames, actions), torch.tensor([0]), temperature=temperature)

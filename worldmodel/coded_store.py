@@ -15,12 +15,13 @@ from worldmodel.progress import track
 from worldmodel.salience import PixelWeight
 from worldmodel.video import VideoVQVAE
 
+MARKED = 100  # episodes of which a frame is looked at
+
 
 def coded_store(video: VideoVQVAE, store: EpisodeStore, folder: Path) -> tuple[Tensor, Tensor]:
     """What `encode_store` gives, and keeps in `folder`: a training that goes on reads it, and encodes nothing again."""
     path = folder / "codes.safetensors"
-    steps = [torch.from_numpy(store.flat(name)) for name in ("actions", "rewards")]  # tell one recording from another
-    about = {"of": digest([*video.state_dict().values(), *steps])}
+    about = {"of": digest([*video.state_dict().values(), *_marks(store)])}
     try:
         kept, of = read_tensors_and_metadata(path)
         if of == about:
@@ -31,6 +32,13 @@ def coded_store(video: VideoVQVAE, store: EpisodeStore, folder: Path) -> tuple[T
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(path, {"codes": codes, "salience": salience}, about)
     return codes, salience
+
+
+def _marks(store: EpisodeStore) -> list[Tensor]:
+    """What tells one recording from another: its steps, and the first frame of some of its episodes."""
+    steps = [store.lengths, *(store.flat(name) for name in ("actions", "rewards"))]
+    first = [store.frames(i, 0, 1) for i in range(0, len(store), 1 + len(store) // MARKED)]
+    return [torch.from_numpy(array) for array in (*steps, *first)]
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from worldmodel.world import WorldModel
 CONTEXT = 16  # frames that a dream is given
 HORIZON = 20  # steps of a dream that are compared with what happened
 ROWS = 32  # dreams at a time
+WINDOW = 8  # steps of a dream in which it is to pay what was paid
 IN_VIEW = 16  # pixels of a thing that make it visible
 
 
@@ -44,17 +45,6 @@ def imagine_along(
     actions = torch.stack([s.episode.actions[s.frame : s.frame + horizon] for s in starts])
     state, rngs = world.observe_codes(codes, given), generators(seed, len(starts))
     return world.imagine(state, actions, rngs=rngs, temperature=temperature)
-
-
-def returns(dream: Rollout) -> Tensor:
-    """What each dream pays in all, float [B]: its rewards up to and with the step that terminates it, if one does."""
-    return _until_end(dream, dream.rewards).sum(1)
-
-
-def _until_end(dream: Rollout, values: Tensor) -> Tensor:
-    """Values of each step, [B, H]; 0 after the one that terminates a dream."""
-    over = dream.terminated.cumsum(1) - dream.terminated.long() > 0  # [B, H]: terminated at an earlier step
-    return values.masked_fill(over, 0)
 
 
 def evaluate_rollouts(
@@ -121,7 +111,7 @@ def _keeping(dream: Tensor, truth: Tensor, still: Tensor) -> Result:
 
 
 def evaluate_outcomes(
-    world: WorldModel, episodes: list[CodedEpisode], *, lead: int = 4, window: int = 8, samples: int = 8
+    world: WorldModel, episodes: list[CodedEpisode], *, lead: int = 4, window: int = WINDOW, samples: int = 8
 ) -> Result:
     """What dreams pay around what was really paid.
 
@@ -152,7 +142,7 @@ def evaluate_outcomes(
         rows = [start for start in some for _ in range(samples)]
         dreams = [imagine_along(world, rows[i : i + ROWS], window, seed=i) for i in range(0, len(rows), ROWS)]
         true = torch.stack([s.episode.rewards[s.frame : s.frame + window] for s in some]) - usual  # [N, window]
-        imagined = torch.cat([_until_end(d, d.rewards - usual) for d in dreams])  # [N * samples, window]
+        imagined = torch.cat([d.until_end(d.rewards - usual) for d in dreams])  # [N * samples, window]
         ended = torch.cat([d.terminated.any(1) for d in dreams]).float().mean()
         result[name] = {"starts": len(some), "terminated": float(ended)}
         sums[name] = {}

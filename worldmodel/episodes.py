@@ -105,6 +105,7 @@ class Episode:
         steps = len(self.frames) - 1
         if steps < 1:
             raise UserError("An episode needs two frames and the action between them at least.")
+        actions = self.actions
         for name, dtype in STEP_FIELDS.items():
             values = np.asarray(getattr(self, name))
             if not np.can_cast(values.dtype, dtype, casting="same_kind"):
@@ -113,7 +114,10 @@ class Episode:
                 raise UserError(
                     f"An episode of {steps + 1} frames has {steps} {name}, but these have shape {list(values.shape)}."
                 )
-            setattr(self, name, values.astype(dtype))
+            with np.errstate(over="ignore"):
+                setattr(self, name, values.astype(dtype))
+        if (np.asarray(actions) != self.actions).any():
+            raise UserError(f"The actions of an episode are int64, and these, up to {np.max(actions)}, are too large.")
         if not np.isfinite(self.rewards).all():
             raise UserError("The rewards of an episode are finite numbers, but some of these are not.")
         if (self.terminated | self.truncated)[:-1].any():
@@ -179,7 +183,7 @@ class EpisodeStore:
             raise UserError(
                 f"{n_actions} actions need {n_actions} action meanings, not {len(provenance['action_meanings'])}."
             )
-        if len(frame_shape) != 3 or frame_shape[-1] != 3:
+        if len(frame_shape) != 3 or min(frame_shape) < 1 or frame_shape[-1] != 3:
             raise UserError(f"Frames are RGB, of shape (H, W, 3), but this shape is {tuple(frame_shape)}.")
         location, filesystem, path = _locate(address)
         there = cls.exists(address) and not len(cls.open(address))

@@ -77,6 +77,8 @@ def model_name(name: str | Path) -> str:
 
 def check_place(device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:
     """Raise `UserError` unless a model can run there, so that none is fetched in vain."""
+    if isinstance(dtype, torch.dtype) and dtype.is_complex:
+        raise UserError(f"A model runs in real numbers, not in {dtype!r}.")
     try:
         nn.Linear(1, 1).to(device, dtype)
     except (RuntimeError, AssertionError, TypeError) as error:
@@ -130,6 +132,8 @@ def _read(folder: Path) -> tuple[Kind, dict[str, Any]]:
     path = folder / "config.json"
     with _damage_named(path):
         raw = json.loads(path.read_text())
+        if not isinstance(raw, dict):
+            raise ValueError("it holds no settings by name")
         kind = raw.pop("kind", "world")
         if kind not in KINDS:
             raise ValueError(f"it is of no known kind, {kind!r}")

@@ -96,6 +96,15 @@ class Rollout:
             past = torch.cat([past, codes], 1)[:, -past.shape[1] :]
         return torch.cat(pieces, 1)
 
+    def until_end(self, values: Tensor) -> Tensor:
+        """Values of each step, [B, H]; 0 after the one that terminates a dream, for rows dream on."""
+        over = self.terminated.cumsum(1) - self.terminated.long() > 0  # [B, H]: terminated at an earlier step
+        return values.masked_fill(over, 0)
+
+    def returns(self) -> Tensor:
+        """What each dream pays in all, float32 [B]: its rewards up to and with the step that terminates it, if any."""
+        return self.until_end(self.rewards).sum(1)
+
 
 @dataclass
 class ContextBank:

@@ -158,6 +158,8 @@ class VideoVQVAE(nn.Module):
     def check_frames(self, frames: Tensor) -> None:
         """Raise `UserError` unless they are what `encode` takes."""
         shape = (*self.config.frame_size, 3)
+        if not isinstance(frames, Tensor):
+            raise UserError(f"The model sees frames as tensors, not as {type(frames).__name__}.")
         if frames.dtype != torch.uint8 or tuple(frames.shape[2:]) != shape or not frames.numel():
             raise UserError(
                 f"The model sees tensors of uint8 frames [B, T, {', '.join(map(str, shape))}], "

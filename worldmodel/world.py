@@ -79,17 +79,15 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def observe_codes(self, codes: Tensor, actions: Tensor) -> WorldState:
         """The same from codes, int64 [B, T, h, w], for starts that are kept without their pixels."""
-        if codes.dtype != torch.int64 or not codes.numel():
+        if not isinstance(codes, Tensor) or codes.dtype != torch.int64 or not codes.numel():
+            raise UserError(f"Codes are an int64 tensor, with at least one of them, not {_kind(codes)}.")
+        shape = list(self.code_shape)
+        if codes.ndim != 4 or list(codes.shape[2:]) != shape or codes.min() < 0 or codes.max() >= self.num_codes:
             raise UserError(
-                f"Codes are int64, at least one of them, not {str(codes.dtype).removeprefix('torch.')} "
-                f"{list(codes.shape)}."
-            )
-        self._check_between(codes, actions)
-        if codes.shape[2:] != self.code_shape or not 0 <= int(codes.min()) <= int(codes.max()) < self.num_codes:
-            raise UserError(
-                f"Codes are [B, T, {', '.join(map(str, self.code_shape))}], from 0 to {self.num_codes - 1}; "
+                f"Codes are [B, T, {', '.join(map(str, shape))}], from 0 to {self.num_codes - 1}; "
                 f"these are {list(codes.shape)}, from {int(codes.min())} to {int(codes.max())}."
             )
+        self._check_between(codes, actions)
         return WorldState(*self.dynamics.past(codes.to(self.device), actions.to(self.device)))
 
     @torch.no_grad()
@@ -104,26 +102,22 @@ class WorldModel(nn.Module):
         """Imagine one step of every row.
 
         Args:
-            state: B rows of this model's codes (another's of the same shape goes unnoticed); it is left as it was.
+            state: B rows of this model's codes (another's of the same shapes goes unnoticed); it is left as it was.
             action: int64 [B] in [0, n_actions), or `no_action`.
             rngs: one generator a row, fresh ones if not given; a row's dream depends on its own generator alone.
             temperature: below 1 likelier codes, above 1 less likely ones.
         """
+        self._check_state(state)
         self._check_actions(action)
         check_temperature(temperature)
         rngs = generators(None, len(state)) if rngs is None else rngs
         if not isinstance(rngs, Sequence) or not all(isinstance(rng, np.random.Generator) for rng in rngs):
             raise UserError("The generators are a list of NumPy's, np.random.default_rng(seed), one a dream.")
-        if not len(state):
-            raise UserError("There is no dream to step: the state has no rows.")
         if action.shape != (len(state),) or len(rngs) != len(state):
             raise UserError(
                 f"{len(state)} dreams take actions of shape [{len(state)}] and as many generators, "
                 f"not {list(action.shape)} and {len(rngs)}."
             )
-        reach = self.config.dynamics.reach
-        if state.codes.shape[1:] != (reach, *self.code_shape) or state.actions.shape[1:] != (reach - 1,):
-            raise UserError(f"The state, of codes {list(state.codes.shape)}, is another model's.")
         size = state.codes[0, 0].numel()
         # Codes and the termination are all decided by these: one uniform each.
         uniforms = torch.from_numpy(np.stack([rng.random(size + 1, np.float32) for rng in rngs])).to(self.device)
@@ -142,9 +136,10 @@ class WorldModel(nn.Module):
         temperature: float = 1.0,
     ) -> Rollout:
         """Step along `actions`, int64 [B, H]; a row that terminates dreams on, so that every row has H frames."""
+        self._check_actions(actions)  # of all steps, before the first
         if actions.ndim != 2 or not actions.numel():
             raise UserError(f"Actions to imagine along have shape [B, H], both 1 or more, not {list(actions.shape)}.")
-        self._check_actions(actions)  # of all steps, before the first
+        self._check_state(state)
         past, steps = state.codes, []
         rngs = generators(None, len(state)) if rngs is None else rngs
         for action in actions.unbind(1):
@@ -158,19 +153,28 @@ class WorldModel(nn.Module):
         """The newest frame of every row, uint8 [B, H, W, 3]."""
         return self.video.decode(state.codes[:, -1:], past=state.codes[:, :-1])[:, 0]
 
+    def _check_state(self, state: WorldState) -> None:
+        """Raise `UserError` unless a dream may go on from there; what its codes are is not looked at, for speed."""
+        if not isinstance(state, WorldState):
+            raise UserError(f"A dream goes on from a WorldState, as `observe` gives one, not from {_kind(state)}.")
+        if not len(state):
+            raise UserError("There is no dream to step: the state has no rows.")
+        reach, shapes = self.config.dynamics.reach, (state.codes.shape[1:], state.actions.shape[1:])
+        if shapes != ((reach, *self.code_shape), (reach - 1,)) or int(state.actions.max()) > self.no_action:
+            raise UserError(f"The state, of codes {list(state.codes.shape)}, is another model's.")
+
     def _check_between(self, frames: Tensor, actions: Tensor) -> None:
         """Raise `UserError` unless `actions` are those between frames, or their codes, [B, T, ...]."""
+        self._check_actions(actions)
         between = [len(frames), frames.shape[1] - 1]
         if list(actions.shape) != between:
             raise UserError(
                 f"Frames {list(frames.shape[:2])} have {between} actions between them, not {list(actions.shape)}."
             )
-        self._check_actions(actions)
 
     def _check_actions(self, actions: Tensor) -> None:
         if not isinstance(actions, Tensor) or actions.dtype != torch.int64:
-            kind = str(actions.dtype).removeprefix("torch.") if isinstance(actions, Tensor) else type(actions).__name__
-            raise UserError(f"Actions are int64 tensors, not {kind}.")
+            raise UserError(f"Actions are int64 tensors, not {_kind(actions)}.")
         if actions.numel() and not 0 <= int(actions.min()) <= int(actions.max()) <= self.no_action:
             raise UserError(
                 f"Actions run from 0 to {self.n_actions - 1} ({self.no_action} for none), "
@@ -203,6 +207,13 @@ class WorldModel(nn.Module):
         world = read_model(folder, lambda: cls(config))
         world.contexts = _read_contexts(folder, config)
         return fast_layout(world.to(device, dtype))
+
+
+def _kind(value: Any) -> str:
+    """What a user gave, in a few words."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def fast_layout(module: M) -> M:

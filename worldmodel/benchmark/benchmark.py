@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 
 from worldmodel.benchmark.drift import frame_features
 from worldmodel.benchmark.inverse import learn_inverse
@@ -210,13 +211,32 @@ def _entries(predictors: list[Predictor], training: EpisodeStore | None, samples
 
 
 def _identity(by: object) -> list[object]:
-    """What tells a model from an earlier version of itself: its weights or, of a foreign one, its code."""
+    """What tells a model from an earlier version of itself: its weights or, of a foreign one, its code and values.
+
+    Of what a foreign one holds, modules, arrays and plain values count; what else it holds is taken to be the same.
+    """
     if isinstance(by, WorldPredictor):
         return [by.temperature, digest(by.world.state_dict().values())]
+    held = {name: _mark(value) for name, value in {"": by, **getattr(by, "__dict__", {})}.items()}
     try:
-        return [hashlib.sha256(inspect.getsource(type(by)).encode()).hexdigest()[:16]]
+        return [hashlib.sha256(inspect.getsource(type(by)).encode()).hexdigest()[:16], held]
     except (OSError, TypeError):  # made without a file
-        return []
+        return [held]
+
+
+def _mark(value: object) -> object:
+    """What tells a value from another, as JSON can hold it; None where nothing does."""
+    if isinstance(value, nn.Module):
+        return digest(value.state_dict().values())
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        return digest([value])
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return None
+    return value
 
 
 def _claim(folder: Path, entries: list[Entry], data: str, *settings: object) -> None:
@@ -225,7 +245,7 @@ def _claim(folder: Path, entries: list[Entry], data: str, *settings: object) -> 
     others = [[s.address, s.lengths.tolist()] if isinstance(s, EpisodeStore) else s for s in settings]
     claim = json.dumps({"predictors": models, "data": data, "settings": others}, default=str) + "\n"
     path = folder / "parts" / "of.json"
-    if path.exists() and path.read_text() != claim:
+    if path.exists() and path.read_text() != claim and any(path.parent.glob("*.npz")):
         raise UserError(
             f"{folder} holds a benchmark of other models, data or settings; choose another folder, or remove it."
         )

@@ -155,6 +155,11 @@ class Reconstruction:
 
 def check_prediction(prediction: Prediction, frames: Tensor, horizon: int, name: str) -> None:
     """Raise `UserError` when a predictor returned something else than it was asked for."""
+    if not isinstance(prediction, Prediction):
+        raise UserError(f"{name} must return a Prediction of its frames, not a {type(prediction).__name__}.")
+    for what, values in vars(prediction).items():
+        if not isinstance(values, Tensor) and (values is not None or what == "frames"):
+            raise UserError(f"{name} must predict {what} as a tensor, not as a {type(values).__name__}.")
     for what in ("rewards", "terminated"):
         values = getattr(prediction, what)
         if values is None:

@@ -69,8 +69,9 @@ def mean_over(values: Array) -> Statistic:
 
 
 def ratio_over(numerator: Array, denominator: Array) -> Statistic:
-    """The sum of the one by the sum of the other over the chosen rows of [N, H], of those that are known."""
-    top, bottom = np.nan_to_num(numerator), np.nan_to_num(denominator)
+    """The sum of the one by the sum of the other over the chosen rows of [N, H], of those known in both."""
+    known = ~(np.isnan(numerator) | np.isnan(denominator))
+    top, bottom = np.where(known, numerator, 0), np.where(known, denominator, 0)
 
     def statistic(rows: npt.NDArray[np.int64]) -> Array:
         return _divide(top[rows].sum(0), bottom[rows].sum(0))
