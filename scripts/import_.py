@@ -15,7 +15,7 @@ class Args:
 
     source: Annotated[str, tyro.conf.Positional]
     """A folder of films (*.mp4 and steps.npz), a folder of folders of pictures (each with a steps.npz),
-    minari:DATASET_ID, or mirrored:STORE for a store's episodes and their mirror images; as described above."""
+    minari:DATASET_ID, or mirrored:STORE or shifted:STORE for a store's episodes and images of them; as above."""
     store: str
     """Where the store is or is to be: a folder, or any fsspec address such as s3://bucket/store."""
 

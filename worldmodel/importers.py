@@ -7,6 +7,9 @@ Recorded episodes are one of
 - `mirrored:STORE`, another store's episodes, each followed by its mirror image: its frames show left what was right,
   and its actions are those whose names say left for right
 
+- `shifted:STORE`, another store's episodes, each followed by two copies whose frames lie some pixels off, as if the
+  camera were held a little otherwise; a prior that sees few places learns their codes by heart less
+
 - a folder of films, one an episode, in the order of their names (2 before 10), and the steps of them all, a row each:
 
       *.mp4            T + 1 frames each
@@ -40,7 +43,8 @@ from worldmodel.episodes import Episode, EpisodeStore, Provenance, check_actions
 from worldmodel.errors import UserError, require
 from worldmodel.files import read_npz
 
-MINARI, MIRRORED = "minari:", "mirrored:"
+MINARI, MIRRORED, SHIFTED = "minari:", "mirrored:", "shifted:"
+SHIFT, SHIFTS = 3, 2  # pixels to any side at most, and copies
 # In turn_left, turnLeft and UPLEFT, and not in bright.
 SIDE = re.compile("(?<![a-z])(?i:left|right)(?![a-z])|(?:Left|Right)(?![a-z])")
 PICTURES = {".png", ".jpg", ".jpeg"}
@@ -72,6 +76,8 @@ def open_source(address: str) -> Source:
         return _minari(address)
     if address.startswith(MIRRORED):
         return _mirrored(address)
+    if address.startswith(SHIFTED):
+        return _shifted(address)
     folder = Path(address)
     if not folder.is_dir():
         raise UserError(f"There is no folder {address} to import.")
@@ -232,9 +238,7 @@ def _minari(source: str) -> Source:
 
 
 def _mirrored(source: str) -> Source:
-    store = EpisodeStore.open(source.removeprefix(MIRRORED))
-    if not len(store):
-        raise UserError(f"{store.address} is empty: there is nothing to mirror.")
+    store = _filled(source.removeprefix(MIRRORED))
     meanings = store.provenance["action_meanings"]
     images = [SIDE.sub(_other_side, name) for name in meanings]
     if images == meanings:
@@ -252,8 +256,35 @@ def _mirrored(source: str) -> Source:
         frames = np.ascontiguousarray(episode.frames[:, :, ::-1])
         return dataclasses.replace(episode, frames=frames, actions=image_of[episode.actions], seed=None)
 
+    return Source(_derived(store, MIRRORED), 2 * len(store), read)
+
+
+def _shifted(source: str) -> Source:
+    store = _filled(source.removeprefix(SHIFTED))
+    height, width, _ = store.frame_shape
+
+    def read(i: int) -> Episode:
+        episode = store[i // (1 + SHIFTS)]
+        if i % (1 + SHIFTS) == 0:
+            return episode
+        y, x = np.random.default_rng(i).integers(2 * SHIFT + 1, size=2)
+        padded = np.pad(episode.frames, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
+        frames = np.ascontiguousarray(padded[:, y : y + height, x : x + width])
+        return dataclasses.replace(episode, frames=frames, seed=None)
+
+    return Source(_derived(store, SHIFTED), (1 + SHIFTS) * len(store), read)
+
+
+def _filled(address: str) -> EpisodeStore:
+    store = EpisodeStore.open(address)
+    if not len(store):
+        raise UserError(f"{store.address} is empty: there is nothing to make images of.")
+    return store
+
+
+def _derived(store: EpisodeStore, how: str) -> Provenance:
     original = store.provenance.get("source", _name(Path(store.address)))
-    return Source({**store.provenance, "source": MIRRORED + original}, 2 * len(store), read)
+    return {**store.provenance, "source": how + original}
 
 
 def _other_side(side: re.Match[str]) -> str:
