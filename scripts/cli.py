@@ -9,8 +9,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from types import ModuleType
-from typing import get_origin, get_type_hints
+from typing import cast, get_origin, get_type_hints
 
 import tyro
 
@@ -93,7 +94,9 @@ def _check_given_once(args: type, argv: list[str]) -> None:
     words = [word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")]
     for name, kind in get_type_hints(args).items():
         option = f"--{name.replace('_', '-')}"
-        if get_origin(kind) is tuple and words.count(option) > 1:
+        if is_dataclass(kind):
+            _check_given_once(cast(type, kind), argv)  # none of those with a prefix of their own holds a list
+        elif get_origin(kind) is tuple and words.count(option) > 1:
             raise UserError(f"{option} is given {words.count(option)} times: give all of its values after one.")
 
 

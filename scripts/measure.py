@@ -74,8 +74,8 @@ class Evaluation:
         self.masks: Masks = {name: FRUIT[name] for name in args.fruit}
         for store in (*self.stores, self.training):
             check_store(store, self.world)
-        for part, horizon in {"rollouts": HORIZON, "outcomes": WINDOW}.items():
-            if part in args.parts and self.stores[0].lengths.max() + 1 < CONTEXT + horizon:
+        for part, horizon, stores in (("rollouts", HORIZON, self.stores[:1]), ("outcomes", WINDOW, self.stores)):
+            if part in args.parts and max(store.lengths.max() for store in stores) + 1 < CONTEXT + horizon:
                 raise UserError(
                     f"No episode of {args.store} has {CONTEXT + horizon} frames: record longer ones, or leave {part} "
                     "out of --parts."

@@ -16,7 +16,7 @@ def write_settings(folder: Path, settings: dict[str, Any], may_differ: Collectio
     """
     settings = json.loads(json.dumps(settings, default=str))  # as they will be read
     path = folder / "train.json"
-    if path.exists() and strangers(folder, [path.name]):  # alone it is of a training that did not begin
+    if path.exists():
         try:
             before = json.loads(path.read_text())
             if before.keys() != settings.keys():
@@ -25,7 +25,7 @@ def write_settings(folder: Path, settings: dict[str, Any], may_differ: Collectio
             other = [f"{name} {before.get(name)}" for name, value in held.items() if not _same(before.get(name), value)]
         except (ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged; choose another --out, or remove it.") from error
-        if other:
+        if other and strangers(folder, [path.name]):  # alone they are of a training that did not begin
             raise UserError(f"{folder} holds a training with {', '.join(other)}; choose another --out.")
     elif strangers(folder, [path.name]):
         raise UserError(f"{folder} holds something that is not a training; choose another --out.")

@@ -1,6 +1,7 @@
 """`worldmodel benchmark` and `worldmodel compare`, by running them."""
 
 import copy
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def test_other_models_or_data_are_not_mixed_into_a_folder(tmp_path: Path) -> Non
         benchmark(WorldPredictor("world", world))
 
 
-@pytest.mark.parametrize("held", ["noise", "weight", "array", "module"])
+@pytest.mark.parametrize("held", ["noise", "weight", "array", "module", "modules"])
 def test_a_foreign_model_that_holds_something_else_is_another(held: str, tmp_path: Path) -> None:
     store = make_store(f"memory://benchmark-foreign-{held}", episodes=2, steps=40, seed=1)
 
@@ -169,11 +170,16 @@ def test_a_foreign_model_that_holds_something_else_is_another(held: str, tmp_pat
         model: Any = Turning("turning")
         model.weight, model.array, model.module = torch.zeros(2), np.zeros(2), torch.nn.Linear(1, 1)
         torch.nn.init.zeros_(model.module.weight), torch.nn.init.zeros_(model.module.bias)
-        model.other = object()  # tells nothing
+        model.modules = [torch.nn.BatchNorm1d(1), {"scale": torch.ones(1)}]
+        # These tell nothing, and do no harm.
+        model.other, model.sparse, model.calls = object(), torch.eye(2).to_sparse(), itertools.count()
+        model.backwards, model._cache = np.arange(3)[::-1], np.random.default_rng().random()
         if held == "noise":
             model.noise = value
         elif held == "module":
             torch.nn.init.constant_(model.module.bias, value)
+        elif held == "modules":
+            model.modules[1]["scale"][0] = value + 1
         else:
             getattr(model, held)[1] = value
         run_benchmark([model], store, Protocol("test", given=2, imagined=3), tmp_path / "out", samples=1, contexts=2)

@@ -88,6 +88,10 @@ def test_what_is_not_there_is_one_sentence_and_exit_2(args: tuple[str, ...], tmp
 def test_a_list_is_given_at_once(tmp_path: Path) -> None:
     words = ["collect", "Some-v0", "--store", tmp_path / "store", "--episodes", 1, "--env-kwargs", "size=6"]
     assert "--env-kwargs is given 2 times" in refused(*words, "--env_kwargs=n=3")
+    again = ["--env-kwargs", "a=1", "--env-kwargs", "b=2"]
+    assert "--env-kwargs is given 2 times" in refused(
+        "evaluate", "--agent", "random", "--out", tmp_path / "out", *again
+    )
     assert "Some" in refused(*words, "--episodes", 2)  # a single value may be given anew, as scripts do
 
 

@@ -178,6 +178,7 @@ def test_true_dreams_end_in_the_steps_that_end_and_in_no_other(monkeypatch: pyte
     going_on = coded(40)
     going_on.terminated[:] = False
     assert evaluate_ends(tiny_world(), [going_on]) is None
+    assert evaluate_ends(tiny_world(), [coded(16)]) is None  # whose only step after what is given is its end
     ends = evaluate_ends(tiny_world(), [going_on, coded(40), coded(50)], every=5)
     assert ends == {
         "samples": 16,

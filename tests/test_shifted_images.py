@@ -18,13 +18,16 @@ def test_each_episode_is_followed_by_copies_that_lie_a_little_off(tmp_path: Path
     assert len(shifted) == 4 * (1 + SHIFTS)
     found = set()
     for i, episode in enumerate(original):
+        shifts = set()
         assert_same(shifted[i * (1 + SHIFTS)], episode)
         for k in range(1, 1 + SHIFTS):
             copy = shifted[i * (1 + SHIFTS) + k]
             np.testing.assert_array_equal(copy.actions, episode.actions)
             np.testing.assert_array_equal(copy.rewards, episode.rewards)
             assert copy.seed is None
-            found.add(where(copy.frames, episode.frames))
+            shifts.add(where(copy.frames, episode.frames))
+        assert len(shifts) == SHIFTS and (0, 0) not in shifts
+        found |= shifts
     assert len(found) > 4
     original.append(make_episode(12, 7))
     import_episodes(open_source(address), str(tmp_path / "shifted"))  # goes on

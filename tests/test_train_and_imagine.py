@@ -142,6 +142,13 @@ def test_codes_are_kept_for_one_tokenizer_and_one_recording(tmp_path: Path) -> N
     ]
     first, second = tiny_world().video, tiny_world().video
     second.quantizer.embedding.data.neg_()
+    other = dataclasses.replace(stores[0][0], frames=255 - stores[0][0].frames)  # the same steps, drawn otherwise
+    stores.append(
+        EpisodeStore.create(
+            str(tmp_path / "redrawn"), frame_shape=FRAME_SHAPE, n_actions=N_ACTIONS, provenance=PROVENANCE
+        )
+    )
+    stores[-1].append(other)
     for episodes in stores:
         for video in (first, second):
             expected = encode_store(video, episodes)

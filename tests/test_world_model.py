@@ -285,6 +285,13 @@ def test_mistakes_are_told_in_one_sentence(world: WorldModel, tmp_path: Path) ->
             world.imagine(start, torch.tensor([[0]]))
     with pytest.raises(UserError, match="another model's"):
         world.step(WorldState(state.codes, state.actions + N_ACTIONS + 1), torch.tensor([0]))
+    for other in (
+        WorldState(state.codes, state.actions - N_ACTIONS - 1),
+        WorldState(state.codes.float(), state.actions),
+        WorldState(state.codes, state.actions.repeat(2, 1)),
+    ):
+        with pytest.raises(UserError, match="another model's"):
+            world.step(other, torch.tensor([0]))
     for temperature in (0.0, -1.0, float("nan"), 1e-40, "hot"):
         with pytest.raises(UserError, match="temperature"):
             world.step(world.observe(frames, actions), torch.tensor([0]), temperature=temperature)

@@ -1,5 +1,6 @@
 """The codes that a tokenizer gives all frames of a store, kept beside the training that learns from them."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ MARKED = 100  # episodes of which a frame is looked at
 
 
 def coded_store(video: VideoVQVAE, store: EpisodeStore, folder: Path) -> tuple[Tensor, Tensor]:
-    """What `encode_store` gives, and keeps in `folder`: a training that goes on reads it, and encodes nothing again."""
+    """What `encode_store` gives; kept in `folder`, so that a training that goes on encodes nothing again."""
     path = folder / "codes.safetensors"
     about = {"of": digest([*video.state_dict().values(), *_marks(store)])}
     try:
@@ -29,8 +30,9 @@ def coded_store(video: VideoVQVAE, store: EpisodeStore, folder: Path) -> tuple[T
     except UserError:
         pass  # missing, or damaged: both are mended here
     codes, salience = encode_store(video, store)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, {"codes": codes, "salience": salience}, about)
+    with suppress(OSError):  # it goes on without
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, {"codes": codes, "salience": salience}, about)
     return codes, salience
 
 

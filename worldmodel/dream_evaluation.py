@@ -159,18 +159,18 @@ def evaluate_outcomes(
 def evaluate_ends(
     world: WorldModel, episodes: list[CodedEpisode], *, every: int = 5, samples: int = 16
 ) -> Result | None:
-    """How probable an end is in the step that brings one, and in those that do not: None where no episode terminates.
+    """How probable an end is in the step that brings one, and in others; None where there are not both.
 
     Shares of dreams of one step, `samples` from each start, given what really happened before it: the probability is
-    not learned from true frames (see `worldmodel.outcomes`), and dreams have none. Of the steps that bring no end,
-    every `every`-th.
+    not learned from true frames (see `worldmodel.outcomes`), and dreams have none. Of steps after CONTEXT frames, and
+    of those that bring no end every `every`-th.
     """
     starts: dict[bool, list[Start]] = {True: [], False: []}
     for episode in episodes:
         for frame in range(CONTEXT - 1, len(episode.actions)):
             if (ends := bool(episode.terminated[frame])) or frame % every == 0:
                 starts[ends].append(Start(episode, frame))
-    if not starts[True]:
+    if not all(starts.values()):
         return None
     result: Result = {"samples": samples}
     for name, some in {"end": starts[True], "other": starts[False]}.items():

@@ -45,6 +45,8 @@ from worldmodel.files import read_npz
 
 MINARI, MIRRORED, SHIFTED = "minari:", "mirrored:", "shifted:"
 SHIFT, SHIFTS = 3, 2  # pixels to any side at most, and copies
+# Where a copy may begin in frames padded by so many pixels: anywhere but in the middle, where it would be none.
+OFF = [(y, x) for y in range(2 * SHIFT + 1) for x in range(2 * SHIFT + 1) if (y, x) != (SHIFT, SHIFT)]
 # In turn_left, turnLeft and UPLEFT, and not in bright.
 SIDE = re.compile("(?<![a-z])(?i:left|right)(?![a-z])|(?:Left|Right)(?![a-z])")
 PICTURES = {".png", ".jpg", ".jpeg"}
@@ -264,10 +266,12 @@ def _shifted(source: str) -> Source:
     height, width, _ = store.frame_shape
 
     def read(i: int) -> Episode:
-        episode = store[i // (1 + SHIFTS)]
-        if i % (1 + SHIFTS) == 0:
+        number, copy = divmod(i, 1 + SHIFTS)
+        episode = store[number]
+        if copy == 0:
             return episode
-        y, x = np.random.default_rng(i).integers(2 * SHIFT + 1, size=2)
+        chosen = np.random.default_rng(number).choice(len(OFF), SHIFTS, replace=False)
+        y, x = OFF[chosen[copy - 1]]
         padded = np.pad(episode.frames, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
         frames = np.ascontiguousarray(padded[:, y : y + height, x : x + width])
         return dataclasses.replace(episode, frames=frames, seed=None)

@@ -154,13 +154,15 @@ class WorldModel(nn.Module):
         return self.video.decode(state.codes[:, -1:], past=state.codes[:, :-1])[:, 0]
 
     def _check_state(self, state: WorldState) -> None:
-        """Raise `UserError` unless a dream may go on from there; what its codes are is not looked at, for speed."""
+        """Raise `UserError` unless a dream may go on from there; of its many codes only the form is looked at."""
         if not isinstance(state, WorldState):
             raise UserError(f"A dream goes on from a WorldState, as `observe` gives one, not from {_kind(state)}.")
         if not len(state):
             raise UserError("There is no dream to step: the state has no rows.")
         reach, shapes = self.config.dynamics.reach, (state.codes.shape[1:], state.actions.shape[1:])
-        if shapes != ((reach, *self.code_shape), (reach - 1,)) or int(state.actions.max()) > self.no_action:
+        form = (*shapes, len(state.actions), state.codes.dtype, state.actions.dtype)
+        sound = form == ((reach, *self.code_shape), (reach - 1,), len(state), torch.int64, torch.int64)
+        if not sound or not 0 <= state.actions.min() <= state.actions.max() <= self.no_action:
             raise UserError(f"The state, of codes {list(state.codes.shape)}, is another model's.")
 
     def _check_between(self, frames: Tensor, actions: Tensor) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -213,30 +214,41 @@ def _entries(predictors: list[Predictor], training: EpisodeStore | None, samples
 def _identity(by: object) -> list[object]:
     """What tells a model from an earlier version of itself: its weights or, of a foreign one, its code and values.
 
-    Of what a foreign one holds, modules, arrays and plain values count; what else it holds is taken to be the same.
+    Of a foreign one's values, modules, arrays and what JSON can hold count, unless their names begin with "_".
     """
     if isinstance(by, WorldPredictor):
         return [by.temperature, digest(by.world.state_dict().values())]
-    held = {name: _mark(value) for name, value in {"": by, **getattr(by, "__dict__", {})}.items()}
-    try:
-        return [hashlib.sha256(inspect.getsource(type(by)).encode()).hexdigest()[:16], held]
-    except (OSError, TypeError):  # made without a file
-        return [held]
+    found: list[object] = []
+    with suppress(OSError, TypeError):  # made without a file
+        found.append(_short(inspect.getsource(type(by))))
+    if not type(by).__module__.startswith("worldmodel."):
+        values = {name: value for name, value in getattr(by, "__dict__", {}).items() if not name.startswith("_")}
+        found.append(_short(json.dumps([_mark(by), _mark(values)])))
+    return found
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _mark(value: object) -> object:
     """What tells a value from another, as JSON can hold it; None where nothing does."""
-    if isinstance(value, nn.Module):
-        return digest(value.state_dict().values())
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        value = torch.from_numpy(value)
-    if isinstance(value, Tensor):
-        return digest([value])
+    if isinstance(value, list | tuple):
+        return [_mark(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _mark(each) for key, each in value.items()}
     try:
-        json.dumps(value)
-    except (TypeError, ValueError):
+        if isinstance(value, nn.Module):
+            return digest(weight for weight in value.state_dict().values() if isinstance(weight, Tensor))
+        if isinstance(value, np.ndarray):
+            return digest([torch.from_numpy(np.ascontiguousarray(value))])
+        if isinstance(value, Tensor):
+            return digest([value])
+    except (RuntimeError, TypeError, ValueError):  # tensors without values, arrays of objects
         return None
-    return value
+    if isinstance(value, np.generic | Path):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool) else None
 
 
 def _claim(folder: Path, entries: list[Entry], data: str, *settings: object) -> None:
@@ -245,7 +257,8 @@ def _claim(folder: Path, entries: list[Entry], data: str, *settings: object) -> 
     others = [[s.address, s.lengths.tolist()] if isinstance(s, EpisodeStore) else s for s in settings]
     claim = json.dumps({"predictors": models, "data": data, "settings": others}, default=str) + "\n"
     path = folder / "parts" / "of.json"
-    if path.exists() and path.read_text() != claim and any(path.parent.glob("*.npz")):
+    learned = (folder / "inverse").exists() or any(path.parent.glob("*.npz"))
+    if path.exists() and path.read_text() != claim and learned:
         raise UserError(
             f"{folder} holds a benchmark of other models, data or settings; choose another folder, or remove it."
         )
