@@ -223,7 +223,8 @@ def _identity(by: object) -> list[object]:
         found.append(_short(inspect.getsource(type(by))))
     if not type(by).__module__.startswith("worldmodel."):
         values = {name: value for name, value in getattr(by, "__dict__", {}).items() if not name.startswith("_")}
-        found.append(_short(json.dumps([_mark(by), _mark(values)])))
+        with suppress(RecursionError):  # values that hold themselves
+            found.append(_short(json.dumps([_mark(by), _mark(values)])))
     return found
 
 
