@@ -1,6 +1,8 @@
 """`worldmodel/Imagined-v0`: a learned world as a Gymnasium environment.
 
-env = gymnasium.make("envs:worldmodel/Imagined-v0", model="dmlab-seekavoid")
+    env = gymnasium.make("envs:worldmodel/Imagined-v0", model="dmlab-seekavoid")
+
+Many at once, sharing each call of the model, are `envs.imagined_vector`.
 """
 
 from pathlib import Path

@@ -11,7 +11,6 @@ from scripts.utterances import check_drawing, choose, speaking, write_sounds
 from worldmodel.audio_data import Split
 from worldmodel.audio_model import AudioModel
 from worldmodel.errors import UserError
-from worldmodel.sampling import check_temperature
 
 
 @dataclass
@@ -40,8 +39,7 @@ class Args:
 
 def main(args: Args) -> None:
     check_device(args.device)
-    check_temperature(args.temperature)
-    check_drawing(args.seconds, args.seed)
+    check_drawing(args.seconds, args.seed, args.temperature)
     if not args.speaker or len(set(args.speaker)) < len(args.speaker):
         raise UserError("--speaker names one voice or more, each once.")
     model = AudioModel.from_pretrained(args.model, device=args.device)

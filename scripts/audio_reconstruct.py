@@ -10,7 +10,6 @@ from scripts.device import FASTEST, Device, check_device
 from scripts.output import room_for_folder
 from scripts.utterances import check_drawing, choose, speaking, write_sounds
 from worldmodel.audio_model import AudioModel
-from worldmodel.sampling import check_temperature
 
 
 @dataclass
@@ -36,8 +35,7 @@ class Args:
 
 def main(args: Args) -> None:
     check_device(args.device)
-    check_temperature(args.temperature)
-    check_drawing(args.seconds, args.seed)
+    check_drawing(args.seconds, args.seed, args.temperature)
     model = AudioModel.from_pretrained(args.model, device=args.device)
     utterances = choose(args.data, args.split, args.n, args.seconds)
     speakers = torch.tensor([model.speaker(utterance.speaker) for utterance in utterances])

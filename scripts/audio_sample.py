@@ -10,7 +10,6 @@ from scripts.output import room_for_folder
 from scripts.utterances import check_drawing, speaking, write_sounds
 from worldmodel.audio import SAMPLE_RATE
 from worldmodel.audio_model import AudioModel
-from worldmodel.sampling import check_temperature
 
 
 @dataclass
@@ -33,8 +32,7 @@ class Args:
 
 def main(args: Args) -> None:
     check_device(args.device)
-    check_temperature(args.temperature)
-    check_drawing(args.seconds, args.seed)
+    check_drawing(args.seconds, args.seed, args.temperature)
     model = AudioModel.from_pretrained(args.model, device=args.device)
     names = args.speaker or model.config.speakers[:4]
     speakers = torch.tensor([model.speaker(name) for name in names])

@@ -13,6 +13,7 @@ from worldmodel.errors import UserError
 from worldmodel.files import new_folder
 from worldmodel.pictures import strips, write_png
 from worldmodel.progress import track
+from worldmodel.sampling import check_temperature
 from worldmodel.sounds import spectrogram, write_wav
 
 SHORT = 100  # bytes
@@ -26,8 +27,9 @@ class Utterance:
     wave: Tensor  # float [T]
 
 
-def check_drawing(seconds: float, seed: int) -> None:
-    """Raise `UserError` for a length or a seed that cannot be."""
+def check_drawing(seconds: float, seed: int, temperature: float) -> None:
+    """Raise `UserError` for a length, a seed or a temperature that cannot be."""
+    check_temperature(temperature)
     if not 1 / SAMPLE_RATE <= seconds <= LONGEST:
         raise UserError(f"--seconds is from one sample, {1 / SAMPLE_RATE:g}, to {LONGEST}, not {seconds:g}.")
     if not 0 <= seed < 2**32:

@@ -38,7 +38,7 @@ def write_benchmarks(folder: Path, models: dict[str, Result]) -> None:
 
 def markdown(models: dict[str, Result]) -> str:
     """The page of one model or more, from what world.json holds of them; what was not measured is left out."""
-    sections = (_tokenizer, _prior, _orders, _sign, _rollouts, _outcomes, _long_dream, _speed, _commands)
+    sections = (_tokenizer, _prior, _orders, _sign, _rollouts, _outcomes, _ends, _long_dream, _speed, _commands)
     parts = ["# World models on held-out episodes", *(part for section in sections for part in section(models))]
     return "\n\n".join(parts) + "\n"
 
@@ -164,14 +164,18 @@ def _outcomes(models: dict[str, Result]) -> Iterator[str]:
         for kind, k in o["kinds"].items()
     ]
     yield table(["model", "around", "windows", *SIDES, "dream ends", "AUC"], rows)
-    if not (ends := {name: o["ends"] for name, o in found.items() if o.get("ends")}):
+
+
+def _ends(models: dict[str, Result]) -> Iterator[str]:
+    """Of the outcomes, too: where an episode terminates."""
+    if not (found := _having(_having(models, "outcomes"), "ends")):
         return
     yield (
         "How probable an end is in the next step, given what really happened before it: the share of dreams of that "
         "step that end, where the episode does and elsewhere."
     )
     rows = [
-        [name, *(f"{e[k]['terminated']:.3f} ({e[k]['steps']})" for k in ("end", "other"))] for name, e in ends.items()
+        [name, *(f"{e[k]['terminated']:.3f} ({e[k]['steps']})" for k in ("end", "other"))] for name, e in found.items()
     ]
     yield table(["model", "in a step that ends (steps)", "in any other (steps)"], rows)
 

@@ -23,12 +23,10 @@ def coded_store(video: VideoVQVAE, store: EpisodeStore, folder: Path) -> tuple[T
     """What `encode_store` gives; kept in `folder`, so that a training that goes on encodes nothing again."""
     path = folder / "codes.safetensors"
     about = {"of": digest([*video.state_dict().values(), *_marks(store)])}
-    try:
+    with suppress(UserError):  # missing or damaged, they are made
         kept, of = read_tensors_and_metadata(path)
         if of == about:
             return kept["codes"], kept["salience"]
-    except UserError:
-        pass  # missing, or damaged: both are mended here
     codes, salience = encode_store(video, store)
     with suppress(OSError):  # it goes on without
         folder.mkdir(parents=True, exist_ok=True)

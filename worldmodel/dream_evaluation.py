@@ -47,6 +47,12 @@ def imagine_along(
     return world.imagine(state, actions, rngs=rngs, temperature=temperature)
 
 
+def _several(world: WorldModel, starts: list[Start], horizon: int, samples: int) -> list[Rollout]:
+    """`samples` dreams from each start, those of one start side by side, ROWS of all at a time."""
+    rows = [start for start in starts for _ in range(samples)]
+    return [imagine_along(world, rows[i : i + ROWS], horizon, seed=i) for i in range(0, len(rows), ROWS)]
+
+
 def evaluate_rollouts(
     world: WorldModel,
     episodes: list[CodedEpisode],
@@ -139,8 +145,7 @@ def evaluate_outcomes(
     for name, some in starts.items():
         if not some:
             continue
-        rows = [start for start in some for _ in range(samples)]
-        dreams = [imagine_along(world, rows[i : i + ROWS], window, seed=i) for i in range(0, len(rows), ROWS)]
+        dreams = _several(world, some, window, samples)
         true = torch.stack([s.episode.rewards[s.frame : s.frame + window] for s in some]) - usual  # [N, window]
         imagined = torch.cat([d.until_end(d.rewards - usual) for d in dreams])  # [N * samples, window]
         ended = torch.cat([d.terminated.any(1) for d in dreams]).float().mean()
@@ -174,9 +179,7 @@ def evaluate_ends(
         return None
     result: Result = {"samples": samples}
     for name, some in {"end": starts[True], "other": starts[False]}.items():
-        rows = [start for start in some for _ in range(samples)]
-        dreams = [imagine_along(world, rows[i : i + ROWS], 1, seed=i) for i in range(0, len(rows), ROWS)]
-        ended = torch.cat([dream.terminated for dream in dreams]).float().mean()
+        ended = torch.cat([dream.terminated for dream in _several(world, some, 1, samples)]).float().mean()
         result[name] = {"steps": len(some), "terminated": float(ended)}
     return result
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.blocks import ResidualBlock, conv2d
+from worldmodel.described import described
 from worldmodel.errors import UserError
 from worldmodel.likelihood import LIKELIHOODS, LikelihoodName, as_floats
 from worldmodel.quantizer import Codebooks, VectorQuantizer
@@ -117,8 +118,7 @@ class ImageVQVAE(nn.Module):
         size = (*self.config.image_size, 3)
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != size:
             raise UserError(
-                f"The model sees tensors of uint8 images [B, {', '.join(map(str, size))}], "
-                f"not {str(images.dtype).removeprefix('torch.')} {list(images.shape)}."
+                f"The model sees tensors of uint8 images [B, {', '.join(map(str, size))}], not {described(images)}."
             )
         return self.quantizers.encode(self.encoder(images.to(self.device)))
 

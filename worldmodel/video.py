@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldmodel.blocks import ResidualBlock
+from worldmodel.described import described
 from worldmodel.digest import digest
 from worldmodel.errors import UserError
 from worldmodel.quantizer import VectorQuantizer
@@ -159,11 +160,10 @@ class VideoVQVAE(nn.Module):
         """Raise `UserError` unless they are what `encode` takes."""
         shape = (*self.config.frame_size, 3)
         if not isinstance(frames, Tensor):
-            raise UserError(f"The model sees frames as tensors, not as {type(frames).__name__}.")
+            raise UserError(f"The model sees frames as tensors, not as {described(frames)}.")
         if frames.dtype != torch.uint8 or tuple(frames.shape[2:]) != shape or not frames.numel():
             raise UserError(
-                f"The model sees tensors of uint8 frames [B, T, {', '.join(map(str, shape))}], "
-                f"not {str(frames.dtype).removeprefix('torch.')} {list(frames.shape)}."
+                f"The model sees tensors of uint8 frames [B, T, {', '.join(map(str, shape))}], not {described(frames)}."
             )
 
     @torch.no_grad()

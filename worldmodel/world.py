@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.allocator import keep_freed_memory
+from worldmodel.described import described
 from worldmodel.dynamics import Dynamics, DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.files import read_tensors
@@ -80,7 +81,7 @@ class WorldModel(nn.Module):
     def observe_codes(self, codes: Tensor, actions: Tensor) -> WorldState:
         """The same from codes, int64 [B, T, h, w], for starts that are kept without their pixels."""
         if not isinstance(codes, Tensor) or codes.dtype != torch.int64 or not codes.numel():
-            raise UserError(f"Codes are an int64 tensor, with at least one of them, not {_kind(codes)}.")
+            raise UserError(f"Codes are an int64 tensor, with at least one of them, not {described(codes)}.")
         shape = list(self.code_shape)
         if codes.ndim != 4 or list(codes.shape[2:]) != shape or codes.min() < 0 or codes.max() >= self.num_codes:
             raise UserError(
@@ -156,7 +157,7 @@ class WorldModel(nn.Module):
     def _check_state(self, state: WorldState) -> None:
         """Raise `UserError` unless a dream may go on from there; of its many codes only the form is looked at."""
         if not isinstance(state, WorldState):
-            raise UserError(f"A dream goes on from a WorldState, as `observe` gives one, not from {_kind(state)}.")
+            raise UserError(f"A dream goes on from a WorldState, as `observe` gives one, not from {described(state)}.")
         if not len(state):
             raise UserError("There is no dream to step: the state has no rows.")
         reach, shapes = self.config.dynamics.reach, (state.codes.shape[1:], state.actions.shape[1:])
@@ -176,7 +177,7 @@ class WorldModel(nn.Module):
 
     def _check_actions(self, actions: Tensor) -> None:
         if not isinstance(actions, Tensor) or actions.dtype != torch.int64:
-            raise UserError(f"Actions are int64 tensors, not {_kind(actions)}.")
+            raise UserError(f"Actions are int64 tensors, not {described(actions)}.")
         if actions.numel() and not 0 <= int(actions.min()) <= int(actions.max()) <= self.no_action:
             raise UserError(
                 f"Actions run from 0 to {self.n_actions - 1} ({self.no_action} for none), "
@@ -209,13 +210,6 @@ class WorldModel(nn.Module):
         world = read_model(folder, lambda: cls(config))
         world.contexts = _read_contexts(folder, config)
         return fast_layout(world.to(device, dtype))
-
-
-def _kind(value: Any) -> str:
-    """What a user gave, in a few words."""
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def fast_layout(module: M) -> M:

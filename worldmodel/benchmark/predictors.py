@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worldmodel.described import described
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.evaluation import stream_bits
@@ -159,7 +160,7 @@ def check_prediction(prediction: Prediction, frames: Tensor, horizon: int, name:
         raise UserError(f"{name} must return a Prediction of its frames, not a {type(prediction).__name__}.")
     for what, values in vars(prediction).items():
         if not isinstance(values, Tensor) and (values is not None or what == "frames"):
-            raise UserError(f"{name} must predict {what} as a tensor, not as a {type(values).__name__}.")
+            raise UserError(f"{name} must predict {what} as a tensor, not as a {described(values)}.")
     for what in ("rewards", "terminated"):
         values = getattr(prediction, what)
         if values is None:
@@ -170,10 +171,7 @@ def check_prediction(prediction: Prediction, frames: Tensor, horizon: int, name:
             raise UserError(f"{name} must predict finite {what}.")
     expected = (len(frames), horizon, *frames.shape[2:])
     if prediction.frames.dtype != torch.uint8 or tuple(prediction.frames.shape) != expected:
-        raise UserError(
-            f"{name} must predict uint8 frames {list(expected)}, not "
-            f"{str(prediction.frames.dtype).removeprefix('torch.')} {list(prediction.frames.shape)}."
-        )
+        raise UserError(f"{name} must predict uint8 frames {list(expected)}, not {described(prediction.frames)}.")
 
 
 def _small(frames: Tensor) -> Tensor:
