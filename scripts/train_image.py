@@ -30,6 +30,9 @@ class Args:
     """Images to learn from: CIFAR-10's own files, sheets of images, a folder of images a class, or an episode store."""
     out: Path
     """Folder for checkpoints, TensorBoard logs and, at the end, the model itself (OUT/model)."""
+    init: str | None = None
+    """Start from the weights of this model (a bundled name, a folder, a Hub id) instead of from random ones; with
+    --steps 0 its VQ-VAE stays as it is."""
     device: Device = FASTEST
     recipe: Annotated[ImageRecipe, tyro.conf.arg(name="")] = field(default_factory=ImageRecipe)
 
@@ -41,10 +44,11 @@ def main(args: Args) -> None:
         refuse_unused(args.recipe, "second_steps", where=f"for {args.recipe.preset}, which has no second stage")
     config = PRESETS[args.recipe.preset]
     images = load_images(args.data, "train", config.image_size)
+    start = None if args.init is None else ImageModel.from_pretrained(args.init, device=args.device)
     check_room(args.out / "model")
     learned_from = {"images": len(images), "classes": images.classes}
-    write_settings(args.out, {"data": args.data, **learned_from, **dataclasses.asdict(args.recipe)})
-    model = learn_images(images, args.recipe, args.out, args.device)
+    write_settings(args.out, {"data": args.data, "init": args.init, **learned_from, **dataclasses.asdict(args.recipe)})
+    model = learn_images(images, args.recipe, args.out, args.device, start=start)
     model.save_pretrained(args.out / "model", card=_card(args, images, model))
     print(f"The model is in {args.out / 'model'}: try `worldmodel sample --model {args.out / 'model'}`.")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -14,10 +15,11 @@ from PIL import Image
 from tests.command_line import refused, run
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
-from worldmodel.image import ImageConfig, ImageVQVAE
+from worldmodel.image import PRESETS, ImageConfig, ImageVQVAE
 from worldmodel.image_data import Images
 from worldmodel.image_evaluation import evaluate_bound, evaluate_images
-from worldmodel.image_model import ImageModel
+from worldmodel.image_model import ImageModel, ImageModelConfig
+from worldmodel.pixelcnn import PixelCNNConfig
 from worldmodel.two_stage import GlobalConfig, GlobalVQVAE
 
 TINY_TRAINING = ["--steps", "2", "--batch", "2", "--prior-steps", "2", "--prior-batch", "2"]
@@ -94,6 +96,30 @@ def test_frames_of_a_store_get_a_second_stage(tmp_path: Path) -> None:
     assert evaluate_images(model, seen, seen)["images"] == 2
     with pytest.raises(UserError, match="takes two images at least"):  # or another's latents would be its own
         evaluate_images(model, Images(images[:1], None, ()), seen)
+
+
+def test_training_goes_on_from_a_model(tmp_path: Path) -> None:
+    address = str(tmp_path / "store")
+    store = EpisodeStore.create(address, frame_shape=(84, 84, 3), n_actions=3, provenance=PROVENANCE)
+    store.append(make_episode(4, frame_shape=(84, 84, 3)))
+    torch.manual_seed(0)
+    shape = {"code_shape": (21, 21), "num_codes": 512}
+    config = ImageModelConfig(PRESETS["dmlab"], PixelCNNConfig(**shape), GlobalConfig(**shape))
+    model = ImageModel(config).bfloat16().float()
+    model.save_pretrained(tmp_path / "model", card="")
+    argv = ["train-image", address, "--preset", "dmlab", "--out", tmp_path / "on", *TINY_TRAINING, "--second-steps", 2]
+    assert run(*argv, "--steps", 0, "--init", tmp_path / "model") == 0
+    went_on = ImageModel.from_pretrained(tmp_path / "on" / "model")
+    assert went_on.second_stage is not None and model.second_stage is not None
+    torch.testing.assert_close(went_on.vqvae.state_dict(), model.vqvae.state_dict(), rtol=0, atol=0)
+    for part, start in ((went_on.prior, model.prior), (went_on.second_stage.decoder, model.second_stage.decoder)):
+        torch.testing.assert_close(part.state_dict(), start.state_dict(), rtol=0, atol=0.01)  # after two small steps
+    assert "holds a training with init" in refused(*argv, "--steps", 0)
+    argv[argv.index("--out") + 1] = tmp_path / "no"
+    assert "from scratch learns nothing" in refused(*argv, "--steps", 0)
+    other = replace(config, prior=replace(config.prior, classes=2), classes=("ant", "bee"))
+    ImageModel(other).save_pretrained(tmp_path / "other", card="")
+    assert "other shapes or classes" in refused(*argv, "--init", tmp_path / "other")
 
 
 def test_a_second_stage_learns_grids_that_its_latents_tell_apart() -> None:

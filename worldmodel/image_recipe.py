@@ -28,7 +28,7 @@ class ImageRecipe:
     """Shape of the model: "cifar10" (32x32, 8x8x10 codes), "imagenet" (128x128, 32x32 codes) or "dmlab" (84x84, 21x21
     codes, and a second stage of three codes an image)."""
     steps: int = 20_000
-    """Steps of the VQ-VAE."""
+    """Steps of the VQ-VAE; with 0 it stays what it is at the start."""
     batch: int = 32
     lr: float = 1e-3
     """Peak learning rate of the VQ-VAE."""
@@ -48,22 +48,35 @@ class ImageRecipe:
             raise UserError("Learning rates are between 0 and 1.")
         if not 0 <= self.critic < float("inf") or (self.critic and PRESETS[self.preset].likelihood != "mse"):
             raise UserError("A critic counts 0 or more, and looks at pictures: there is none for cifar10.")
-        counts = self.steps, self.batch, self.prior_steps, self.prior_batch, self.second_steps
-        if min(counts) < 1 or not 0 <= self.seed < 2**32:
-            raise UserError(f"Steps and batches are 1 or more, and the seed is from 0 to {2**32 - 1}.")
+        counts = self.batch, self.prior_steps, self.prior_batch, self.second_steps
+        if min(counts) < 1 or self.steps < 0 or not 0 <= self.seed < 2**32:
+            raise UserError(
+                "Steps and batches are 1 or more (steps of the VQ-VAE 0 or more), and the seed is from 0 to "
+                f"{2**32 - 1}."
+            )
 
 
-def learn_images(images: Images, recipe: ImageRecipe, folder: Path, device: str) -> ImageModel:
+def learn_images(
+    images: Images, recipe: ImageRecipe, folder: Path, device: str, *, start: ImageModel | None = None
+) -> ImageModel:
     """Train all parts of a model of `images`, or go on with them, in `folder`.
 
-    Raises `UserError` for images of another size than the preset's.
+    They begin with the weights of `start`'s, if given. Raises `UserError` for images of another size than the preset's,
+    and for a `start` of other shapes or classes.
     """
     config = PRESETS[recipe.preset]
     check_size(images, config)
-    vqvae = learn_vqvae(images, config, recipe, folder / "vqvae", device)
+    whole = _model_config(config, images, recipe)
+    if start is None and not recipe.steps:
+        raise UserError("A VQ-VAE from scratch learns nothing in 0 steps: give it some, or a model to start from.")
+    if start is not None and start.config != whole:
+        raise UserError("The model to start from has other shapes or classes; train without --init.")
+    vqvae = learn_vqvae(images, config, recipe, folder / "vqvae", device, start=None if start is None else start.vqvae)
     codes = encode_images(vqvae, images.pixels)
     torch.manual_seed(recipe.seed)
-    model = ImageModel(_model_config(config, images, recipe)).to(device)
+    model = ImageModel(whole).to(device)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     model.vqvae = vqvae
     prior = CodesObjective(model.prior, codes, images.labels, seed=recipe.seed)
     fit(prior, FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, recipe.seed), folder / "prior")
@@ -74,10 +87,23 @@ def learn_images(images: Images, recipe: ImageRecipe, folder: Path, device: str)
     return model.bfloat16().float().eval()  # as it will be saved
 
 
-def learn_vqvae(images: Images, config: ImageConfig, recipe: ImageRecipe, folder: Path, device: str) -> ImageVQVAE:
-    """Train a VQ-VAE, or go on with it, in `folder`; its weights are rounded to what will be saved."""
+def learn_vqvae(
+    images: Images,
+    config: ImageConfig,
+    recipe: ImageRecipe,
+    folder: Path,
+    device: str,
+    *,
+    start: ImageVQVAE | None = None,
+) -> ImageVQVAE:
+    """Train a VQ-VAE, or go on with it, in `folder`; its weights are rounded to what will be saved.
+
+    It begins with the weights of `start`, if given.
+    """
     torch.manual_seed(recipe.seed)
     vqvae = ImageVQVAE(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if start is not None:
+        vqvae.load_state_dict(start.state_dict())
     objective: Objective
     if recipe.critic:
         objective = AdversarialObjective(vqvae, images, recipe.critic, seed=recipe.seed)
