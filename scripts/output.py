@@ -20,6 +20,13 @@ def room_for_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
+def room_for_png(path: Path) -> None:
+    """`room_for_file`; raises `UserError` for the name of another kind of picture, too."""
+    if path.suffix.lower() != ".png" and not path.is_dir():
+        raise UserError(f"Pictures are written as PNG, and {path.name} does not end in .png: choose another --out.")
+    room_for_file(path)
+
+
 def room_for_folder(folder: Path) -> None:
     """Make the folder around one that will be written. Raises `UserError` where anything is in its place."""
     check_replaceable(folder.resolve(), ())

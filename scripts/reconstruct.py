@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from scripts.device import FASTEST, Device, check_device
-from scripts.output import room_for_file
+from scripts.output import room_for_png
 from scripts.unused import refuse_unused
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
@@ -39,7 +39,7 @@ def main(args: Args) -> None:
     if EpisodeStore.exists(args.data):
         refuse_unused(args, "split", where=f"in the episode store {args.data}, which has none")
     model = ImageModel.from_pretrained(args.model, device=args.device)
-    room_for_file(args.out)
+    room_for_png(args.out)
     images = load_images(args.data, args.split, model.config.image.image_size)
     if not 1 <= args.n <= len(images):
         raise UserError(f"--n is from 1 to {len(images)}, as many images as there are.")

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from scripts.device import FASTEST, Device, check_device
-from scripts.output import room_for_file
+from scripts.output import room_for_png
 from worldmodel.errors import UserError
 from worldmodel.image_model import ImageModel
 from worldmodel.pictures import tile, write_png
@@ -46,7 +46,7 @@ def main(args: Args) -> None:
         raise UserError(f"{args.model} knows no classes: leave out --label.")
     labels: list[int | None] = [_label(name, classes) for name in args.label]
     labels = labels or [*range(len(classes))] or [None]
-    room_for_file(args.out)
+    room_for_png(args.out)
     drawn = [
         model.sample(COLUMNS * args.rows, label=label, seed=args.seed + i, temperature=args.temperature)
         for i, label in enumerate(labels)

@@ -155,7 +155,7 @@ def test_the_loss_of_a_second_stage_is_equation_3_in_nats_a_code() -> None:
     assert out.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_folder_in_the_place_of_a_picture_is_said_before_anything_is_drawn(tmp_path: Path) -> None:
+def test_where_no_picture_can_be_written_is_said_before_anything_is_drawn(tmp_path: Path) -> None:
     never, argv = AssertionError("drawn in vain"), ["--model", "dmlab-images", "--out", tmp_path]
     with (
         mock.patch.object(ImageModel, "sample", side_effect=never),
@@ -163,6 +163,10 @@ def test_a_folder_in_the_place_of_a_picture_is_said_before_anything_is_drawn(tmp
     ):
         assert "is a folder: name a file" in refused("sample", *argv)
         assert "is a folder: name a file" in refused("reconstruct", *argv, "--data", tmp_path)
+        argv[-1] = tmp_path / "new" / "drawn.jpg"
+        assert "drawn.jpg does not end in .png" in refused("sample", *argv)
+        assert "drawn.jpg does not end in .png" in refused("reconstruct", *argv, "--data", tmp_path)
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_measured_is_held_out_and_of_the_models_kind(tmp_path: Path) -> None:
