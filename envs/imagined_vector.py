@@ -301,13 +301,17 @@ def row_seeds(seed: int | Sequence[int | None] | None, rows: int) -> list[int | 
     try:
         if seed is None:
             return [None] * rows
+        seeds: list[int | None]
         if isinstance(seed, SupportsIndex) and not isinstance(seed, np.ndarray):
-            return [operator.index(seed) + i for i in range(rows)]
-        seeds = [None if each is None else operator.index(each) for each in seed]
+            seeds = [operator.index(seed) + i for i in range(rows)]
+        else:
+            seeds = [None if each is None else operator.index(each) for each in seed]
     except TypeError as error:
         raise UserError(f"Seeds are whole numbers, one for all dreams or one each, and not {seed!r}.") from error
     if len(seeds) != rows:
         raise UserError(f"There are {rows} dreams to seed, not {len(seeds)}.")
+    if any(each is not None and each < 0 for each in seeds):
+        raise UserError(f"Seeds are 0 or more, and not {seed!r}.")
     return seeds
 
 

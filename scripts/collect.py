@@ -62,6 +62,8 @@ def main(args: Args) -> None:
     """Record until the store holds `args.episodes` episodes. Interrupted, it says how to go on."""
     if args.episodes < 1 or args.num_envs < 1 or args.seed < 0 or (args.max_steps is not None and args.max_steps < 1):
         raise UserError("--episodes, --num-envs and --max-steps must be 1 or more, and --seed 0 or more.")
+    if args.seed + args.episodes > 2**63:
+        raise UserError(f"The seed of the last episode, --seed + --episodes - 1, is {2**63 - 1} at most.")
     if not all(0 <= chance <= 1 for chance in (args.stick, args.forward, args.explore)):
         raise UserError("--stick, --forward and --explore are probabilities: give numbers from 0 to 1.")
     if args.agent is None:

@@ -11,6 +11,7 @@ from scripts.command import command_line
 from scripts.device import FASTEST, Device, check_device
 from scripts.settings import write_settings
 from scripts.unused import refuse_unused
+from worldmodel.digest import digest
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.folders import check_room
@@ -66,7 +67,11 @@ def main(args: Args) -> None:
     kept = tokenizer / "model"  # of the tokenizer alone
     check_room(model if args.stage == "both" else kept)
     check_checkpoints(args.recipe, tokenizer=tokenizer, prior=prior)
-    learned_from = {"episodes": len(store), "codebook": None if given is None else given.codebook_fingerprint()}
+    learned_from = {
+        "episodes": len(store),
+        "codebook": None if given is None else given.codebook_fingerprint(),
+        "init_weights": None if start is None else digest(start.state_dict().values()),
+    }
     write_settings(args.out, {**_settings(args), **learned_from}, MAY_DIFFER - one_tokenizer)
     video = given
     if video is None:

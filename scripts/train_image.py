@@ -12,11 +12,12 @@ from scripts.device import FASTEST, Device, check_device
 from scripts.output import apart_from
 from scripts.settings import write_settings
 from scripts.unused import refuse_unused
+from worldmodel.digest import digest
 from worldmodel.folders import check_room
 from worldmodel.image import PRESETS
 from worldmodel.image_data import Images, load_images
 from worldmodel.image_model import ImageModel
-from worldmodel.image_recipe import ImageRecipe, learn_images
+from worldmodel.image_recipe import ImageRecipe, check_trainable, learn_images
 
 
 @dataclass
@@ -42,11 +43,18 @@ def main(args: Args) -> None:
     apart_from(args.data, args.out)
     if args.recipe.preset != "dmlab":
         refuse_unused(args.recipe, "second_steps", where=f"for {args.recipe.preset}, which has no second stage")
+    if not args.recipe.steps:
+        refuse_unused(args.recipe, "batch", "lr", "critic", where="with --steps 0, which leave the VQ-VAE as it is")
     config = PRESETS[args.recipe.preset]
     images = load_images(args.data, "train", config.image_size)
     start = None if args.init is None else ImageModel.from_pretrained(args.init, device=args.device)
+    check_trainable(images, args.recipe, start)
     check_room(args.out / "model")
-    learned_from = {"images": len(images), "classes": images.classes}
+    learned_from = {
+        "images": len(images),
+        "classes": images.classes,
+        "init_weights": None if start is None else digest(start.state_dict().values()),
+    }
     write_settings(args.out, {"data": args.data, "init": args.init, **learned_from, **dataclasses.asdict(args.recipe)})
     model = learn_images(images, args.recipe, args.out, args.device, start=start)
     model.save_pretrained(args.out / "model", card=_card(args, images, model))

@@ -163,6 +163,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
         ([CORRIDOR, "--env-kwargs", "endless"], "name=value"),
         ([CORRIDOR, "--agent", "no_such_agent.zip"], "no_such_agent.zip"),
         ([CORRIDOR, "--num-envs", "0"], "--num-envs"),
+        ([CORRIDOR, "--seed", 2**63 - 1], "seed of the last episode"),
         ([CORRIDOR, "--stick", "1.5"], "--stick"),
         ([CORRIDOR, "--explore", "0.5"], "--explore would do nothing without an --agent"),
         ([CORRIDOR, "--agent", "anyone", "--forward", "0.5"], "--forward would do nothing where an agent plays"),
@@ -172,7 +173,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
 def test_a_mistake_is_one_sentence_and_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
+    arguments: list[Any],
     sentence: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, "deepmind_lab", None)

@@ -102,24 +102,29 @@ def test_training_goes_on_from_a_model(tmp_path: Path) -> None:
     address = str(tmp_path / "store")
     store = EpisodeStore.create(address, frame_shape=(84, 84, 3), n_actions=3, provenance=PROVENANCE)
     store.append(make_episode(4, frame_shape=(84, 84, 3)))
-    torch.manual_seed(0)
+    torch.manual_seed(7)  # other weights than the training's own
     shape = {"code_shape": (21, 21), "num_codes": 512}
     config = ImageModelConfig(PRESETS["dmlab"], PixelCNNConfig(**shape), GlobalConfig(**shape))
     model = ImageModel(config).bfloat16().float()
     model.save_pretrained(tmp_path / "model", card="")
-    argv = ["train-image", address, "--preset", "dmlab", "--out", tmp_path / "on", *TINY_TRAINING, "--second-steps", 2]
-    assert run(*argv, "--steps", 0, "--init", tmp_path / "model") == 0
+    steps = ["--steps", 0, "--prior-steps", 2, "--prior-batch", 2, "--second-steps", 2]
+    argv = ["train-image", address, "--preset", "dmlab", "--out", tmp_path / "on", *steps]
+    assert run(*argv, "--init", tmp_path / "model") == 0
     went_on = ImageModel.from_pretrained(tmp_path / "on" / "model")
     assert went_on.second_stage is not None and model.second_stage is not None
     torch.testing.assert_close(went_on.vqvae.state_dict(), model.vqvae.state_dict(), rtol=0, atol=0)
     for part, start in ((went_on.prior, model.prior), (went_on.second_stage.decoder, model.second_stage.decoder)):
         torch.testing.assert_close(part.state_dict(), start.state_dict(), rtol=0, atol=0.01)  # after two small steps
-    assert "holds a training with init" in refused(*argv, "--steps", 0)
+    torch.nn.init.zeros_(model.prior.logits.weight)
+    model.save_pretrained(tmp_path / "model", card="")
+    assert "holds a training with init_weights" in refused(*argv, "--init", tmp_path / "model")
     argv[argv.index("--out") + 1] = tmp_path / "no"
-    assert "from scratch learns nothing" in refused(*argv, "--steps", 0)
+    assert "from scratch learns nothing" in refused(*argv)
+    assert "--lr would do nothing with --steps 0" in refused(*argv, "--lr", 0.5)
     other = replace(config, prior=replace(config.prior, classes=2), classes=("ant", "bee"))
     ImageModel(other).save_pretrained(tmp_path / "other", card="")
     assert "other shapes or classes" in refused(*argv, "--init", tmp_path / "other")
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_second_stage_learns_grids_that_its_latents_tell_apart() -> None:

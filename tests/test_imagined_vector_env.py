@@ -354,7 +354,7 @@ def test_what_is_refused_leaves_the_luck_as_it_was(world: WorldModel) -> None:
     envs.reset(seed=0)
     before = [rng.bit_generator.state for rng in envs.get_state().rngs]
     for seeds, options in (([4, -1, 2, 3], None), (7, {"frames": [[1], [2, 3]]}), (7, 5), (7, {"frames": np.zeros(3)})):
-        with pytest.raises((UserError, gymnasium.error.Error)):
+        with pytest.raises(UserError):
             envs.reset(seed=seeds, options=options)  # type: ignore[arg-type]
     assert [rng.bit_generator.state for rng in envs.get_state().rngs] == before
 

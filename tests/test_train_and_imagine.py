@@ -194,6 +194,18 @@ def test_training_can_begin_with_the_weights_of_another_model(trained: Path, tmp
     assert not (tmp_path / "paper").exists()
 
 
+def test_training_goes_on_from_the_very_weights_that_it_began_with(trained: Path, tmp_path: Path) -> None:
+    start = WorldModel.from_pretrained(trained / "run" / "model")
+    start.save_pretrained(tmp_path / "start", card="")
+    steps = ["--prior-steps", 0, "--dream-steps", 1, "--outcome-steps", 1, "--tokenizer", trained / "run" / "model"]
+    argv = ["train", trained / "store", "--out", tmp_path / "out", "--init", tmp_path / "start", *steps]
+    assert run(*argv) == 0
+    assert run(*argv) == 0
+    torch.nn.init.zeros_(start.dynamics.outcome.termination.bias)
+    start.save_pretrained(tmp_path / "start", card="")
+    assert "holds a training with init_weights" in refused(*argv)
+
+
 def test_a_model_to_start_from_keeps_the_shape_of_its_tokenizer(trained: Path, tmp_path: Path) -> None:
     address, size = trained / "store", EpisodeStore.open(str(trained / "store")).frame_shape[:2]
     video = dataclasses.replace(video_preset("compact", size), encoder_kernel=3)

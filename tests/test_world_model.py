@@ -318,8 +318,12 @@ def test_what_would_mean_something_else_is_refused(world: WorldModel) -> None:
     state = world.observe_codes(*(part[:4] for part in (world.contexts.codes, world.contexts.actions)))
     picked = [3, 1, 0, 2]
     assert torch.equal(state[np.array(picked, np.uint8)].codes, state[picked].codes)  # and not as a mask
-    with pytest.raises(UserError, match="whole numbers or bools"):
-        state[np.array([0.5])]
+    for no_rows in (np.array([0.5]), None, "a"):
+        with pytest.raises(UserError, match="whole numbers or bools"):
+            state[no_rows]  # type: ignore[index]
+    for no_seed in (-1, 1.5):
+        with pytest.raises(UserError, match="whole number of 0 or more"):
+            generators(no_seed, 2)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="uint8 frames"):
         world.video.encode(torch.rand(1, 2, *FRAME_SHAPE))
     with pytest.raises(UserError, match="uint8 frames"):

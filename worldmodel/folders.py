@@ -35,7 +35,7 @@ def find_model(name: str | Path, kind: Kind) -> Path:
 
     Raises `UserError`, with the bundled ones of its `kind`, where there is none.
     """
-    if not isinstance(name, str | Path):
+    if not isinstance(name, str | Path) or not str(name):
         raise UserError(f"A model is given by its name or its folder, not by {name!r}.")
     for folder in (BUNDLED / name, Path(name)):
         if (folder / "config.json").is_file():

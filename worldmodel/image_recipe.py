@@ -56,25 +56,27 @@ class ImageRecipe:
             )
 
 
+def check_trainable(images: Images, recipe: ImageRecipe, start: ImageModel | None = None) -> None:
+    """Raise `UserError` for whatever would stop the training of a model of `images` later on."""
+    if start is None and not recipe.steps:
+        raise UserError("A VQ-VAE from scratch learns nothing in 0 steps: give it some, or a model to start from.")
+    if start is not None and start.config != _model_config(images, recipe):
+        raise UserError("The model to start from has other shapes or classes; train without --init.")
+
+
 def learn_images(
     images: Images, recipe: ImageRecipe, folder: Path, device: str, *, start: ImageModel | None = None
 ) -> ImageModel:
-    """Train all parts of a model of `images`, or go on with them, in `folder`.
+    """Train all parts of a model of `images`, of the preset's size, or go on with them, in `folder`.
 
-    They begin with the weights of `start`'s, if given. Raises `UserError` for images of another size than the preset's,
-    and for a `start` of other shapes or classes.
+    They begin with the weights of `start`'s, if given.
     """
-    config = PRESETS[recipe.preset]
-    check_size(images, config)
-    whole = _model_config(config, images, recipe)
-    if start is None and not recipe.steps:
-        raise UserError("A VQ-VAE from scratch learns nothing in 0 steps: give it some, or a model to start from.")
-    if start is not None and start.config != whole:
-        raise UserError("The model to start from has other shapes or classes; train without --init.")
-    vqvae = learn_vqvae(images, config, recipe, folder / "vqvae", device, start=None if start is None else start.vqvae)
+    config = _model_config(images, recipe)
+    given = None if start is None else start.vqvae
+    vqvae = learn_vqvae(images, config.image, recipe, folder / "vqvae", device, start=given)
     codes = encode_images(vqvae, images.pixels)
     torch.manual_seed(recipe.seed)
-    model = ImageModel(whole).to(device)
+    model = ImageModel(config).to(device)
     if start is not None:
         model.load_state_dict(start.state_dict())
     model.vqvae = vqvae
@@ -113,16 +115,6 @@ def learn_vqvae(
     return vqvae.bfloat16().float().eval()
 
 
-def check_size(images: Images, config: ImageConfig) -> None:
-    """Raise `UserError` for images of another size than a model's."""
-    size = tuple(images.pixels.shape[1:3])
-    if size != config.image_size:
-        raise UserError(
-            f"The images are {size[0]}x{size[1]}, the model's {config.image_size[0]}x{config.image_size[1]}: choose "
-            "the preset of their size."
-        )
-
-
 @torch.no_grad()
 def encode_images(vqvae: ImageVQVAE, pixels: Tensor) -> Tensor:
     """Codes, int16 [N, M, h, w], of images, uint8 [N, H, W, 3]; K is at most 2^15."""
@@ -130,7 +122,8 @@ def encode_images(vqvae: ImageVQVAE, pixels: Tensor) -> Tensor:
     return torch.cat([vqvae.encode(part).short().cpu() for part in parts])
 
 
-def _model_config(image: ImageConfig, images: Images, recipe: ImageRecipe) -> ImageModelConfig:
+def _model_config(images: Images, recipe: ImageRecipe) -> ImageModelConfig:
+    image = PRESETS[recipe.preset]
     shape = {"code_shape": image.code_shape, "num_codes": image.num_codes}
     prior = PixelCNNConfig(**shape, maps=image.maps, classes=len(images.classes))  # type: ignore[arg-type]
     second = GlobalConfig(**shape) if recipe.preset == "dmlab" else None  # type: ignore[arg-type]

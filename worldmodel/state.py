@@ -59,7 +59,10 @@ def _row_index(rows: Index) -> slice | Tensor:
     """What picks `rows` along the first axis alone and keeps that axis."""
     if isinstance(rows, slice):
         return rows
-    index = torch.atleast_1d(torch.as_tensor(rows))
+    try:
+        index = torch.atleast_1d(torch.as_tensor(rows))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"Rows are chosen by whole numbers or bools, not by {rows!r}.") from error
     if index.is_floating_point() and index.numel():
         raise UserError(f"Rows are chosen by whole numbers or bools, not {str(index.dtype).removeprefix('torch.')}.")
     return index if index.dtype == torch.bool else index.long()  # torch takes uint8 for a mask; an empty list is float
@@ -118,5 +121,10 @@ class ContextBank:
 
 
 def generators(seed: int | None, rows: int) -> list[np.random.Generator]:
-    """One generator a row, seeded `seed`, `seed + 1`, ... as Gymnasium seeds vector environments."""
+    """One generator a row, seeded `seed`, `seed + 1`, ... as Gymnasium seeds vector environments.
+
+    Raises `UserError` for a seed that is no whole number of 0 or more.
+    """
+    if seed is not None and not (isinstance(seed, int | np.integer) and seed >= 0):
+        raise UserError(f"A seed is a whole number of 0 or more, not {seed!r}.")
     return [np.random.default_rng(None if seed is None else seed + i) for i in range(rows)]

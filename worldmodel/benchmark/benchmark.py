@@ -103,9 +103,12 @@ def run_benchmark(
     if fitting and all(entry.name in refused for entry in entries if entry.by in fitting):
         why = "; ".join(f"{name}: {reason}" for name, reason in {**skipped, **refused}.items())
         raise UserError(f"None of the models can be measured: {why}")
-    frames = [torch.from_numpy(episode.frames) for episode in store]
-    real = np.concatenate([frame_features(f).double().numpy() for f in frames])
-    inception = None if judges.fid is None else np.concatenate([judges.fid.features(f) for f in frames])
+    real_parts, inception_parts = [], []
+    for frames in (torch.from_numpy(episode.frames) for episode in store):  # never all of them: they fill the memory
+        real_parts.append(frame_features(frames).double().numpy())
+        if judges.fid is not None:
+            inception_parts.append(judges.fid.features(frames))
+    real, inception = np.concatenate(real_parts), np.concatenate(inception_parts) if inception_parts else None
     summarise = Summary(chosen, protocol, real, inception)
     results = {name: summarise(arrays, raw[Truth.name].get("clip")) for name, arrays in raw.items()}
     results[Truth.name]["metrics"] |= summarise.truth()
@@ -214,7 +217,7 @@ def _entries(predictors: list[Predictor], training: EpisodeStore | None, samples
 def _identity(by: object) -> list[object]:
     """What tells a model from an earlier version of itself: its weights or, of a foreign one, its code and values.
 
-    Of a foreign one's values, modules, arrays and what JSON can hold count, unless their names begin with "_".
+    Of a foreign one's values modules count and, unless their names begin with "_", arrays and what JSON can hold.
     """
     if isinstance(by, WorldPredictor):
         return [by.temperature, digest(by.world.state_dict().values())]
@@ -222,7 +225,8 @@ def _identity(by: object) -> list[object]:
     with suppress(OSError, TypeError):  # made without a file
         found.append(_short(inspect.getsource(type(by))))
     if not type(by).__module__.startswith("worldmodel."):
-        values = {name: value for name, value in getattr(by, "__dict__", {}).items() if not name.startswith("_")}
+        held = getattr(by, "__dict__", {}).items()
+        values = {name: x for name, x in held if not name.startswith("_") or isinstance(x, nn.Module)}
         with suppress(RecursionError):  # values that hold themselves
             found.append(_short(json.dumps([_mark(by), _mark(values)])))
     return found

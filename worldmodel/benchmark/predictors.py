@@ -169,6 +169,8 @@ def check_prediction(prediction: Prediction, frames: Tensor, horizon: int, name:
             raise UserError(f"{name} must predict {what} {[len(frames), horizon]}, not {list(values.shape)}.")
         if not values.float().isfinite().all():
             raise UserError(f"{name} must predict finite {what}.")
+    if prediction.terminated is not None and prediction.terminated.dtype != torch.bool:
+        raise UserError(f"{name} must predict terminated as bools, not as {described(prediction.terminated)}.")
     expected = (len(frames), horizon, *frames.shape[2:])
     if prediction.frames.dtype != torch.uint8 or tuple(prediction.frames.shape) != expected:
         raise UserError(f"{name} must predict uint8 frames {list(expected)}, not {described(prediction.frames)}.")

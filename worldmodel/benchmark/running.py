@@ -26,6 +26,7 @@ from worldmodel.benchmark.predictors import (
 )
 from worldmodel.benchmark.protocols import Context, Protocol
 from worldmodel.benchmark.weights import Fid, Fvd
+from worldmodel.described import described
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.files import read_npz, write_bytes
@@ -220,7 +221,10 @@ def _extent(entry: Entry, context: Context) -> int | None:
 def _bits(entry: Entry, model: Likelihood, context: Context, protocol: Protocol) -> npt.NDArray[np.float32]:
     """Bits per code of the true frames at the measured horizons, [h]."""
     actions = None if entry.withheld else context.actions[None, : len(context.frames) - 1]
-    bits = model.bits_per_code(context.frames[None], actions)[0, context.given - 1 :].float().numpy()
+    told, expected = model.bits_per_code(context.frames[None], actions), (1, len(context.frames) - 1)
+    if not isinstance(told, Tensor) or tuple(told.shape) != expected:
+        raise UserError(f"{entry.name} must give bits per code {list(expected)}, not {described(told)}.")
+    bits = told[0, context.given - 1 :].float().numpy()
     if not np.isfinite(bits).all():
         raise UserError(f"{entry.name} must give finite bits per code.")
     values = np.full(protocol.imagined, np.nan, np.float32)
