@@ -17,6 +17,7 @@ from envs.recording import Policy, action_meanings, make_world, open_recording, 
 from scripts import evaluate, train, train_agent
 from scripts.device import FASTEST, Device, check_device
 from scripts.settings import write_settings
+from scripts.unused import refuse_unused
 from scripts.world_choice import WorldChoice, check_fits
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError, require
@@ -84,6 +85,8 @@ def main(args: Args) -> None:
     if args.max_steps is not None and args.max_steps < 1:
         raise UserError("--max-steps must be 1 or more.")
     check_temperature(args.temperature)
+    if args.model is not None:
+        refuse_unused(args.recipe, *train.OF_TOKENIZER, where="with --model, whose tokenizer is kept")
     check_device(args.device)
     args.ppo.check_batch(train_agent.Args.num_envs)
     require("matplotlib", "metrics")

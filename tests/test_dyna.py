@@ -96,6 +96,7 @@ def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(
         ({"model": "MODEL", "env_kwargs": ("n_actions=2",)}, "The model takes 3 actions"),
         ({"model": "MODEL", "env_kwargs": ("shape=(42,28,3)",)}, "The model was trained on frames"),
         ({"model": "MODEL", "recipe": Recipe(order="raster")}, "by --recipe.order diagonal"),
+        ({"model": "MODEL", "recipe": Recipe(tokenizer_steps=2)}, "with --model, whose tokenizer is kept"),
         ({"agent": "take-cover"}, "give it, too, by --model"),
         ({"agent": "take-cover", "model": "MODEL"}, "another tokenizer"),
         ({"env": "Nowhere-v0"}, "Nowhere"),
