@@ -69,7 +69,8 @@ def test_a_loop_goes_on_where_it_stopped_and_plays_with_what_it_learned(
     assert json.loads((elsewhere.out / "rounds.json").read_text()) == rounds
     begun = {name: str(elsewhere.out / "round0" / name) for name in ("model", "agent")}
     slow = dataclasses.replace(args.ppo, learning_rate=1e-7)
-    dyna.main(dataclasses.replace(args, out=tmp_path / "begun", ppo=slow, **begun))  # type: ignore[arg-type]
+    kept = dataclasses.replace(args.recipe, tokenizer_steps=Recipe.tokenizer_steps)
+    dyna.main(dataclasses.replace(args, out=tmp_path / "begun", ppo=slow, recipe=kept, **begun))  # type: ignore[arg-type]
     weights = [
         read_tensors(agent / "policy.safetensors")["action_net.weight"].float()
         for agent in (Path(begun["agent"]), tmp_path / "begun" / "round0" / "agent")
