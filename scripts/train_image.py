@@ -44,7 +44,7 @@ def main(args: Args) -> None:
     if args.recipe.preset != "dmlab":
         refuse_unused(args.recipe, "second_steps", where=f"for {args.recipe.preset}, which has no second stage")
     if not args.recipe.steps:
-        refuse_unused(args.recipe, "batch", "lr", "critic", where="with --steps 0, which leave the VQ-VAE as it is")
+        refuse_unused(args.recipe, "batch", "lr", "critic", where="with --steps 0, which leaves the VQ-VAE as it is")
     config = PRESETS[args.recipe.preset]
     images = load_images(args.data, "train", config.image_size)
     start = None if args.init is None else ImageModel.from_pretrained(args.init, device=args.device)
