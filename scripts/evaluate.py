@@ -141,10 +141,10 @@ def _write(args: Args, folder: Path, outcomes: list[Outcome], unit: str) -> str:
         "seed": args.seed,
     }
     write_text(folder / "evaluation.json", json.dumps(report, indent=1) + "\n")
-    mean, std, low, high = (round(x, 1) + 0.0 for x in (score.mean, score.std, *score.ci95))  # no -0.0
+    low, high = score.ci95
     return (
-        f"{args.agent}: {mean} {unit} an episode (95% interval {low} to {high}, spread {std}, {score.episodes} "
-        f"episodes). The report is in {args.out / 'evaluation.json'}."
+        f"{args.agent}: {score.mean:z.1f} {unit} an episode (95% interval {low:z.1f} to {high:z.1f}, spread "
+        f"{score.std:z.1f}, {score.episodes} episodes). The report is in {args.out / 'evaluation.json'}."
     )
 
 

@@ -94,8 +94,8 @@ def main(args: Args) -> None:
     write_bytes(args.out / "dream.npz", arrays.getvalue())
     ended = rollout.terminated[0].nonzero()
     end = f" up to its end after {int(ended[0]) + 1}" if len(ended) else ""
-    expected = round(float(rollout.returns()), 2) + 0.0  # no -0.0
-    print(f"{len(frames)} imagined steps; the dream expects a reward of {expected:.2f}{end}.")
+    expected = float(rollout.returns())
+    print(f"{len(frames)} imagined steps; the dream expects a reward of {expected:z.2f}{end}.")
     print(f"See strip.png, dream.mp4 and dream.npz in {args.out}.")
 
 
