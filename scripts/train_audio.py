@@ -11,10 +11,12 @@ from scripts.command import command_line
 from scripts.device import FASTEST, Device, check_device
 from scripts.output import apart_from
 from scripts.settings import write_settings
-from worldmodel.audio import PRESETS, SAMPLE_RATE
+from scripts.unused import refuse_unused
+from worldmodel.audio import SAMPLE_RATE
 from worldmodel.audio_data import Audio, load_audio
 from worldmodel.audio_model import AudioModel
-from worldmodel.audio_recipe import AudioRecipe, learn_audio
+from worldmodel.audio_recipe import AudioRecipe, check_trainable, learn_audio
+from worldmodel.digest import digest
 from worldmodel.folders import check_room
 from worldmodel.progress import track
 
@@ -31,6 +33,9 @@ class Args:
     manifest.json."""
     out: Path
     """Folder for checkpoints, TensorBoard logs and, at the end, the model itself (OUT/model)."""
+    init: str | None = None
+    """Start from the weights of this model (a bundled name, a folder, a Hub id) instead of from random ones; with
+    --steps 0 its VQ-VAE stays as it is, but for the decoder of one that has settled, which takes --settle-steps."""
     device: Device = FASTEST
     recipe: Annotated[AudioRecipe, tyro.conf.arg(name="")] = field(default_factory=AudioRecipe)
 
@@ -38,12 +43,19 @@ class Args:
 def main(args: Args) -> None:
     check_device(args.device)
     apart_from(args.data, args.out)
+    if not (args.recipe.steps or args.recipe.settle_steps):
+        refuse_unused(args.recipe, "batch", "lr", "heard", "spoken", where="with --steps 0 and no --settle-steps")
+    start = None if args.init is None else AudioModel.from_pretrained(args.init, device=args.device)
     audio = load_audio(args.data, "train", SAMPLE_RATE, progress=lambda reading: track(reading, "Reading"))
-    audio.check_length(PRESETS[args.recipe.preset].stride)
+    check_trainable(audio, args.recipe, start)
     check_room(args.out / "model")
-    learned_from = {"utterances": len(audio), "speakers": audio.speaker_names}
-    write_settings(args.out, {"data": args.data, **learned_from, **dataclasses.asdict(args.recipe)})
-    model = learn_audio(audio, args.recipe, args.out, args.device)
+    learned_from = {
+        "utterances": len(audio),
+        "speakers": audio.speaker_names,
+        "init_weights": None if start is None else digest(start.state_dict().values()),
+    }
+    write_settings(args.out, {"data": args.data, "init": args.init, **learned_from, **dataclasses.asdict(args.recipe)})
+    model = learn_audio(audio, args.recipe, args.out, args.device, start=start)
     model.save_pretrained(args.out / "model", card=_card(args, audio, model))
     print(f"The model is in {args.out / 'model'}: try `worldmodel audio-sample --model {args.out / 'model'}`.")
 

@@ -52,6 +52,43 @@ def test_training_can_be_heard_and_seen_in_tensorboard(trained: Path) -> None:
     assert "--preset 25hz" in card
 
 
+def test_training_goes_on_with_the_weights_of_a_model(trained: Path, speech: Path, tmp_path: Path) -> None:
+    start = AudioModel.from_pretrained(trained / "model")
+    tiny = ["--batch", 2, "--heard", 1280, "--spoken", 640]
+    prior = ["--prior-steps", 2, "--prior-batch", 2]
+    argv = ["train-audio", speech, "--preset", "25hz", "--init", tmp_path / "model", "--steps", 0, *prior]
+    shutil.copytree(trained / "model", tmp_path / "model")
+    assert run(*argv, "--out", tmp_path / "on") == 0
+    on = AudioModel.from_pretrained(tmp_path / "on" / "model")
+    torch.testing.assert_close(on.vqvae.state_dict(), start.vqvae.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(on.prior.state_dict(), start.prior.state_dict(), rtol=0, atol=0.01)  # two small steps
+    with mock.patch("worldmodel.audio.SETTLING", 3):
+        assert run(*argv, *tiny, "--settle-steps", 1, "--out", tmp_path / "settled") == 0
+    # Of one that has settled the decoder goes on, and its codes stay what they are.
+    settled = AudioModel.from_pretrained(tmp_path / "settled" / "model")
+    shutil.rmtree(tmp_path / "model")
+    shutil.copytree(tmp_path / "settled" / "model", tmp_path / "model")
+    assert "holds a training with init_weights" in refused(*argv, "--out", tmp_path / "on")
+    assert run(*argv, *tiny, "--settle-steps", 2, "--out", tmp_path / "more") == 0
+    more = AudioModel.from_pretrained(tmp_path / "more" / "model").vqvae
+    for part in ("encoder", "quantizer"):
+        before, after = (getattr(vqvae, part).state_dict() for vqvae in (settled.vqvae, more))
+        torch.testing.assert_close(after, before, rtol=0, atol=0)
+    before, after = settled.vqvae.decoder.state_dict(), more.decoder.state_dict()
+    torch.testing.assert_close(after, before, rtol=0, atol=0.01)
+    assert any(not torch.equal(after[name], value) for name, value in before.items())
+    argv += ["--out", tmp_path / "no"]
+    argv[argv.index("--steps") + 1] = 1
+    assert "has settled: its encoder learns no more" in refused(*argv)
+    argv[argv.index("--init") + 1] = trained / "model"
+    assert "other shapes or speakers" in refused(*argv, "--prior-crop", 1280)
+    argv[argv.index("--steps") + 1] = 0
+    assert "--lr would do nothing with --steps 0" in refused(*argv, "--lr", 0.5)
+    del argv[argv.index("--init") : argv.index("--init") + 2]
+    assert "from scratch learns nothing" in refused(*argv)
+    assert not (tmp_path / "no").exists()
+
+
 def test_utterances_are_reconstructed(trained: Path, speech: Path) -> None:
     out = trained / "reconstructions"
     argv = ["--model", trained / "model", "--data", speech, "--n", 2, "--seconds", 0.05, "--out", out]

@@ -223,21 +223,28 @@ def encode_waves(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> list[Tensor]:
     return [vqvae.encode(wave[None])[0].cpu() for wave in waves]
 
 
+def settled_config(config: AudioConfig) -> AudioConfig:
+    """The shape of a model once it has settled (see `settle`)."""
+    return dataclasses.replace(
+        config,
+        code_dim=config.width,
+        decoder_width=64,
+        decoder_skip=128,
+        decoder_stacks=1,
+        decoder_layers=10,  # 64 ms: some periods of the lowest voice
+        hidden=0.0,
+    )
+
+
 @torch.no_grad()
 def settle(vqvae: AudioVQVAE) -> AudioVQVAE:
-    """A model whose encoder is done, and heard before its last layer, without a dictionary of what it says now.
+    """A model whose encoder is done, and heard before its last layer; its dictionary and its decoder are yet to come.
 
     The last layer serves the decoder; the directions of what comes before it tell more of phonemes. So it becomes the
-    identity, and D is `width`. The decoder's first layer takes it in, and has to learn on.
+    identity, and D is `width`. A decoder that has no encoder to teach may look back as far as a voice asks.
     """
-    model = AudioVQVAE(dataclasses.replace(vqvae.config, code_dim=vqvae.config.width)).to(vqvae.device)
-    parts = [vqvae.encoder.layers[:-1], vqvae.decoder, vqvae.speaker]
-    for part, copy in zip(parts, [model.encoder.layers[:-1], model.decoder, model.speaker], strict=True):
-        copy.load_state_dict(part.state_dict())
-    last = vqvae.encoder.layers[-1].get_parameter("weight")[:, :, 0]  # [D, width]
-    condition = vqvae.condition.state_dict()
-    condition["first.weight"] = torch.einsum("odk,dw->owk", condition["first.weight"], last)
-    model.condition.load_state_dict(condition)
+    model = AudioVQVAE(settled_config(vqvae.config)).to(vqvae.device)
+    model.encoder.layers[:-1].load_state_dict(vqvae.encoder.layers[:-1].state_dict())
     nn.init.dirac_(model.encoder.layers[-1].get_parameter("weight"))
     nn.init.zeros_(model.encoder.layers[-1].get_parameter("bias"))
     return model

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, fit_dictionary, settle
+from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, fit_dictionary, settle, settled_config
 from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel, AudioModelConfig
 from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
@@ -28,9 +28,9 @@ class AudioRecipe:
     """Shape of the model: "64x" (250 codes of 512 a second), "128x" (125 of 512) or "25hz" (25 of 128, which come close
     to phonemes)."""
     steps: int = 20_000
-    """Steps of the VQ-VAE."""
+    """Steps of the VQ-VAE; with 0 it stays what it is at the start."""
     settle_steps: int = 0
-    """Steps of its decoder alone after those, for codes that come closer to phonemes: of what the encoder, which has
+    """Steps of a decoder of its own after those, for codes that come closer to phonemes: of what the encoder, which has
     learned all it will, makes before its last layer. 0 for the codes as they are."""
     batch: int = 16
     heard: int = 30_720
@@ -50,10 +50,12 @@ class AudioRecipe:
     def __post_init__(self) -> None:
         if not (0 < self.lr < 1 and 0 < self.prior_lr < 1):
             raise UserError("Learning rates are between 0 and 1.")
-        if min(self.steps, self.batch, self.prior_steps, self.prior_batch) < 1 or not 0 <= self.seed < 2**32:
-            raise UserError(f"Steps and batches are 1 or more, and the seed is from 0 to {2**32 - 1}.")
-        if self.settle_steps < 0:
-            raise UserError(f"--settle-steps is 0 or more, not {self.settle_steps}.")
+        counts = self.batch, self.prior_steps, self.prior_batch
+        if min(counts) < 1 or min(self.steps, self.settle_steps) < 0 or not 0 <= self.seed < 2**32:
+            raise UserError(
+                "Steps and batches are 1 or more (--steps and --settle-steps 0 or more), and the seed is from 0 to "
+                f"{2**32 - 1}."
+            )
         least = PRESETS[self.preset].stride
         if not least <= min(self.heard, self.prior_crop) <= max(self.heard, self.prior_crop) <= LONGEST_CROP:
             raise UserError(f"A crop has the {least} samples of one latent at least, and {LONGEST_CROP} at most.")
@@ -61,28 +63,63 @@ class AudioRecipe:
             raise UserError(f"--spoken is 1 to --heard, {self.heard}, not {self.spoken}.")
 
 
-def learn_audio(audio: Audio, recipe: AudioRecipe, folder: Path, device: str) -> AudioModel:
-    """Train both parts of a model of `audio`, of which no utterance is shorter than a latent, or go on, in `folder`."""
-    config = dataclasses.replace(PRESETS[recipe.preset], speakers=len(audio.speaker_names))
+def check_trainable(audio: Audio, recipe: AudioRecipe, start: AudioModel | None = None) -> None:
+    """Raise `UserError` for whatever would stop the training of a model of `audio` later on."""
+    config = _vqvae_config(audio, recipe)
+    audio.check_length(config.stride)
+    if start is None:
+        if not recipe.steps:
+            raise UserError("A VQ-VAE from scratch learns nothing in 0 steps: give it some, or a model to start from.")
+    elif start.config == _model_config(settled_config(config), audio, recipe):
+        if recipe.steps:
+            raise UserError("The model to start from has settled: its encoder learns no more, so --steps is 0.")
+    elif start.config != _model_config(config, audio, recipe):
+        raise UserError("The model to start from has other shapes or speakers; train without --init.")
+
+
+def learn_audio(
+    audio: Audio, recipe: AudioRecipe, folder: Path, device: str, *, start: AudioModel | None = None
+) -> AudioModel:
+    """Train both parts of a model of `audio`, which is found trainable, or go on with them, in `folder`.
+
+    They begin with the weights of `start`'s, if given; one that has settled stays so.
+    """
     torch.manual_seed(recipe.seed)
-    vqvae = AudioVQVAE(config).to(device)
-    speech = AudioObjective(vqvae, audio, recipe.heard, recipe.spoken, seed=recipe.seed)
+    config = _vqvae_config(audio, recipe)
+    vqvae = AudioVQVAE(config if start is None else start.config.audio).to(device)
+    if start is not None:
+        vqvae.load_state_dict(start.vqvae.state_dict())
+    has_settled = vqvae.config != config
     schedule = FitConfig(recipe.steps, recipe.batch, recipe.lr, recipe.seed, pictures_every=SOUNDS_EVERY)
-    fit(speech, schedule, folder / "vqvae")
+    if not has_settled:
+        speech = AudioObjective(vqvae, audio, recipe.heard, recipe.spoken, seed=recipe.seed)
+        fit(speech, schedule, folder / "vqvae")
     if recipe.settle_steps:
         torch.manual_seed(recipe.seed)
-        vqvae = settle(vqvae)
-        if not (folder / "settled" / CHECKPOINT).exists():  # which has a dictionary
-            fit_dictionary(vqvae, audio.waves)
+        if not has_settled:
+            vqvae = settle(vqvae)
+            if not (folder / "settled" / CHECKPOINT).exists():  # which has a dictionary
+                fit_dictionary(vqvae, audio.waves)
         speech = AudioObjective(vqvae, audio, recipe.heard, recipe.spoken, settled=True, seed=recipe.seed)
         fit(speech, dataclasses.replace(schedule, steps=recipe.settle_steps), folder / "settled")
     torch.manual_seed(recipe.seed)
-    crop = recipe.prior_crop // config.stride  # codes
-    model = AudioModel(AudioModelConfig(vqvae.config, prior_config(config, crop), audio.speaker_names)).to(device)
+    model = AudioModel(_model_config(vqvae.config, audio, recipe)).to(device)
+    if start is not None and start.config == model.config:  # or its codes were others
+        model.prior.load_state_dict(start.prior.state_dict())
     model.vqvae = vqvae.bfloat16().float().eval()  # as it will be saved: the prior learns the codes that it will see
+    crop = recipe.prior_crop // config.stride  # codes
     codes = SpeechCodesObjective(model.prior, model.vqvae, audio, crop, seed=recipe.seed)
     fit(codes, FitConfig(recipe.prior_steps, recipe.prior_batch, recipe.prior_lr, recipe.seed), folder / "prior")
     return model.bfloat16().float().eval()
+
+
+def _vqvae_config(audio: Audio, recipe: AudioRecipe) -> AudioConfig:
+    """The shape of the VQ-VAE, as long as it has not settled."""
+    return dataclasses.replace(PRESETS[recipe.preset], speakers=len(audio.speaker_names))
+
+
+def _model_config(config: AudioConfig, audio: Audio, recipe: AudioRecipe) -> AudioModelConfig:
+    return AudioModelConfig(config, prior_config(config, recipe.prior_crop // config.stride), audio.speaker_names)
 
 
 def prior_config(config: AudioConfig, crop: int) -> WaveNetConfig:
