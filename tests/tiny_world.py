@@ -1,7 +1,11 @@
 """A world model too small to have learned anything, but lively: its dreams differ, move, pay and end."""
 
+from typing import Any
+
+import gymnasium
 import torch
 
+from envs.imagined_vector import ImaginedVectorEnv
 from worldmodel.dynamics import DynamicsConfig
 from worldmodel.state import ContextBank
 from worldmodel.video import VideoConfig
@@ -12,6 +16,7 @@ CODE_SHAPE = (6, 6)
 N_CODES = 16
 N_ACTIONS = 3
 STARTS = 5
+N_DREAMS = 4
 
 
 def tiny_world(ends: float = 0.125) -> WorldModel:
@@ -39,3 +44,10 @@ def tiny_world(ends: float = 0.125) -> WorldModel:
     torch.nn.init.constant_(world.dynamics.outcome.termination.weight, 0.0)
     torch.nn.init.constant_(world.dynamics.outcome.termination.bias, torch.tensor(ends).logit().item())
     return world.double().eval().requires_grad_(False)
+
+
+def dreams_of(world: WorldModel, num_envs: int = N_DREAMS, **kwargs: Any) -> ImaginedVectorEnv:
+    """Many dreams of a world in one environment."""
+    envs = gymnasium.make_vec("envs:worldmodel/Imagined-v0", num_envs, "vector_entry_point", model=world, **kwargs)
+    assert isinstance(envs, ImaginedVectorEnv)
+    return envs
