@@ -14,7 +14,9 @@ from typing import Any
 import torch
 import tyro
 
+from scripts.audio_phonemes import percent
 from scripts.device import FASTEST, Device
+from scripts.output import room_for_file
 from worldmodel.audio import SAMPLE_RATE, AudioVQVAE
 from worldmodel.audio_data import Split, load_audio
 from worldmodel.audio_evaluation import evaluate_audio, evaluate_spoken
@@ -41,7 +43,7 @@ def main(args: Args) -> None:
     names = [model_name(name) for name in args.models]
     if len(set(names)) < len(names):
         raise UserError(f"The figures go by the models' names, so these have to differ: {', '.join(names)}.")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    room_for_file(args.out)
     training, test, new = (load_audio(args.data, split, SAMPLE_RATE) for split in SPLITS)
     result: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name, address in zip(names, args.models, strict=True):
@@ -108,7 +110,7 @@ def phonemes(result: dict[str, Any]) -> str:
     ]
     for name, r in result.items():
         for way, shares in r["phonemes"].items():
-            told = [f"{shares[s]['all']:.1%} ({shares[s]['speech']:.1%})" for s in SPLITS[1:]]
+            told = [f"{percent(shares[s]['all'])} ({percent(shares[s]['speech'])})" for s in SPLITS[1:]]
             lines.append(f"| {name}, {way.replace('_', ' ')} | {told[0]} | {told[1]} |")
     return "\n".join(lines)
 

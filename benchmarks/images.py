@@ -97,7 +97,7 @@ def main(args: Args) -> None:
             model = MODELS[name](config).to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             objective = Scored(model, train, test)
             begin, every = time.monotonic(), args.steps // args.points
-            folder = args.out / f"{name}-{maps}-{args.steps}"
+            folder = args.out / "-".join(map(str, settings.values()))
             shutil.rmtree(folder, ignore_errors=True)  # a training that was stopped has lost its curve: anew
             fit(objective, FitConfig(args.steps, args.batch, args.lr, pictures_every=every), folder)
             curve = {min(every * n, args.steps): score for n, score in enumerate(objective.scores, 1)}

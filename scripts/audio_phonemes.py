@@ -41,12 +41,12 @@ def main(args: Args) -> None:
     print("Phonemes told (and without silence):")
     for way, title in WAYS.items():
         told = [
-            f"{_percent(shares['all'])} ({_percent(shares['speech'])}) of {SPLITS[split]}"
+            f"{percent(shares['all'])} ({percent(shares['speech'])}) of {SPLITS[split]}"
             for split, shares in accuracy[way].items()
         ]
         print(f"  {title}: {', '.join(told)}")
     print(f"{args.out}: these figures, and what each of the {len(phonemes)} codes stands for.")
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"

@@ -3,6 +3,7 @@
 import atexit
 import errno
 import importlib
+import io
 import logging
 import sys
 import threading
@@ -55,6 +56,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 def main() -> int:
     """Run the command line in `sys.argv` and return its exit code: 0, 2 (the user can mend it) or 130 (interrupted)."""
     atexit.register(_be_silent)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     try:
         with _threads_that_fail_quietly():
             _run(sys.argv[1:])

@@ -1,5 +1,6 @@
 """`--out`: what stands in the way of writing there is known before the work."""
 
+import os
 from pathlib import Path
 
 from worldmodel.errors import UserError
@@ -14,10 +15,10 @@ def apart_from(data: str, out: Path) -> None:
 
 
 def room_for_file(path: Path) -> None:
-    """Make the folder around a file that will be written. Raises `UserError` where a folder is in its place."""
+    """Raise `UserError` where a file cannot be written, in a folder that may have to be made."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file as --out.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _room_in(path.parent)
 
 
 def room_for_png(path: Path) -> None:
@@ -28,6 +29,13 @@ def room_for_png(path: Path) -> None:
 
 
 def room_for_folder(folder: Path) -> None:
-    """Make the folder around one that will be written. Raises `UserError` where anything is in its place."""
+    """Raise `UserError` where a folder cannot be written, or anything is in its place."""
     check_replaceable(folder.resolve(), ())
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _room_in(folder.parent)
+
+
+def _room_in(folder: Path) -> None:
+    """Raise `UserError` where nothing can be written in a folder, which is not made: the work may come to nothing."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"Nothing can be written in {there}: choose another --out.")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -47,9 +48,10 @@ def main(args: Args) -> None:
     labels: list[int | None] = [_label(name, classes) for name in args.label]
     labels = labels or [*range(len(classes))] or [None]
     room_for_png(args.out)
+    seeds = np.random.SeedSequence(args.seed).generate_state(len(labels)).tolist()  # none is that of another --seed
     drawn = [
-        model.sample(COLUMNS * args.rows, label=label, seed=args.seed + i, temperature=args.temperature)
-        for i, label in enumerate(labels)
+        model.sample(COLUMNS * args.rows, label=label, seed=seed, temperature=args.temperature)
+        for label, seed in zip(labels, seeds, strict=True)
     ]
     write_png(args.out, Image.fromarray(tile(torch.cat(drawn).unflatten(0, (-1, COLUMNS))).numpy()))
     named = ", ".join(classes[label] for label in labels if label is not None)

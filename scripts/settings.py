@@ -29,7 +29,6 @@ def write_settings(folder: Path, settings: dict[str, Any], may_differ: Collectio
             raise UserError(f"{folder} holds a training with {', '.join(other)}; choose another --out.")
     elif strangers(folder, [path.name]):
         raise UserError(f"{folder} holds something that is not a training; choose another --out.")
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(settings, indent=2) + "\n")
 
 

@@ -34,8 +34,8 @@ class Args:
     out: Path
     """Folder for checkpoints, TensorBoard logs and, at the end, the model itself (OUT/model)."""
     init: str | None = None
-    """Start from the weights of this model (a bundled name, a folder, a Hub id) instead of from random ones; with
-    --steps 0 its VQ-VAE stays as it is, but for the decoder of one that has settled, which takes --settle-steps."""
+    """Start from the weights of this model (a bundled name, a folder, a Hub id) instead of from random ones. With
+    --steps 0 its VQ-VAE stays as it is; with --settle-steps it settles or, if it has, its decoder goes on."""
     device: Device = FASTEST
     recipe: Annotated[AudioRecipe, tyro.conf.arg(name="")] = field(default_factory=AudioRecipe)
 

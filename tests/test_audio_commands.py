@@ -3,6 +3,7 @@
 import json
 import shutil
 import wave
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -81,7 +82,11 @@ def test_training_goes_on_with_the_weights_of_a_model(trained: Path, speech: Pat
     argv[argv.index("--steps") + 1] = 1
     assert "has settled: its encoder learns no more" in refused(*argv)
     argv[argv.index("--init") + 1] = trained / "model"
-    assert "other shapes or speakers" in refused(*argv, "--prior-crop", 1280)
+    assert "mend --prior-crop" in refused(*argv, "--prior-crop", 1280)
+    assert "none of the preset 64x" in refused(*argv, "--preset", "64x")
+    config = replace(start.config, speakers=("ann", "eve"))
+    AudioModel(config).save_pretrained(tmp_path / "eve", card="")
+    assert "knows other speakers" in refused(*argv, "--init", tmp_path / "eve")
     argv[argv.index("--steps") + 1] = 0
     assert "--lr would do nothing with --steps 0" in refused(*argv, "--lr", 0.5)
     del argv[argv.index("--init") : argv.index("--init") + 2]
@@ -152,7 +157,7 @@ def test_what_is_in_the_way_is_said_before_anything_is_drawn(trained: Path, spee
             assert "holds something else (mine.wav)" in refused("audio-reconstruct", *argv)
             assert "holds something else (mine.wav)" in refused("audio-convert", *argv, "--speaker", "bob")
         assert "full is a folder" in refused("audio-phonemes", *model, "--data", speech, "--out", full)
-        assert "File exists" in refused("audio-sample", *model, "--out", full / "mine.wav" / "deeper")
+        assert "Nothing can be written in" in refused("audio-sample", *model, "--out", full / "mine.wav" / "deeper")
     assert (full / "mine.wav").read_bytes() == b"precious"
 
 

@@ -209,10 +209,15 @@ def test_what_is_said_keeps_its_length_and_is_settled_by_the_seed() -> None:
     assert all(torch.equal(a, b) for a, b in zip(spoken, model.convert(waves, speakers, seed=3), strict=True))
     assert not torch.equal(spoken[0], model.convert(waves, speakers, seed=4)[0])
     assert model.sample(5, speakers, seed=1).shape == (2, 40)
+    # No row of one seed is drawn as any of another: a neighbour's draws would tell nothing new.
+    rows = [*model.sample(5, speakers[[0, 0]], seed=0), *model.sample(5, speakers[[0, 0]], seed=1)]
+    assert len({str(row.tolist()) for row in rows}) == 4
     with pytest.raises(UserError, match="one code and one speaker at least"):
         model.sample(0, speakers)
     with pytest.raises(UserError, match="not one sample"):
         model.convert([torch.zeros(0)], torch.tensor([0]))
+    with pytest.raises(UserError, match=r"not torch.float32 \[1, 0\]"):
+        model.vqvae.encode(torch.zeros(1, 0))
     with pytest.raises(UserError, match="no wave"):
         model.convert([], torch.tensor([], dtype=torch.int64))
     with pytest.raises(UserError, match="no speaker eve; the model knows ann, bob"):

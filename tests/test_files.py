@@ -15,6 +15,7 @@ def test_a_file_that_cannot_be_written_is_the_one_that_is_named(
         raise OSError("Read-only file system", path)
 
     monkeypatch.setattr(Path, "unlink", refuse)  # as on a disk that is read only
+    (tmp_path / "nowhere").write_text("no folder")
     with pytest.raises(OSError) as raised:
         write_text(tmp_path / "nowhere" / "report.md", "all is well")
     assert raised.value.filename == str(tmp_path / "nowhere" / "report.md")

@@ -55,6 +55,10 @@ def test_classes_are_learned_drawn_reconstructed_and_measured(tmp_path: Path, mo
         (data / split / "ant").rename(data / split / "cow")
     assert "holds a training with classes ['ant', 'bee']" in refused(*again)
     assert "lies in" in refused("train-image", data, "--out", data / "train" / "run")
+    assert "A batch is 1 to 65536" in refused("train-image", data, "--out", out / "no", "--batch", 10**24)
+    nothing = ["--data", tmp_path / "nothing", "--out", out / "no" / "r.png"]
+    assert "no folder and no episode store" in refused("reconstruct", "--model", model, *nothing)
+    assert not (out / "no").exists()
     assert "1 to 100 rows" in refused("sample", "--model", model, "--rows", 10**9)
     assert "model is a model of images, not a world model, which `worldmodel train` makes" in refused(
         "imagine", "--model", model
@@ -62,7 +66,7 @@ def test_classes_are_learned_drawn_reconstructed_and_measured(tmp_path: Path, mo
     assert "not a model of images" in refused("sample", "--model", "dmlab-seekavoid")
 
 
-def test_classes_may_have_names_that_are_no_text(tmp_path: Path) -> None:
+def test_classes_may_have_names_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (b"Andr\xe9", b"bee"):
         folder = tmp_path / "data" / os.fsdecode(name)
         folder.mkdir(parents=True)
@@ -71,6 +75,15 @@ def test_classes_may_have_names_that_are_no_text(tmp_path: Path) -> None:
     assert run("train-image", tmp_path / "data", "--out", tmp_path / "run", *TINY_TRAINING) == 0
     classes = ImageModel.from_pretrained(tmp_path / "run" / "model").config.classes
     assert [os.fsencode(name) for name in classes] == [b"Andr\xe9", b"bee"]
+    argv = ["sample", "--model", tmp_path / "run" / "model", "--rows", 1]
+    assert run(*argv, "--out", tmp_path / "a.png") == 0
+    assert "Andr\\udce9, bee, from top to bottom" in capsys.readouterr().out
+    # No class of one seed is drawn as any of another: a neighbour's draws would tell nothing new.
+    rows = []
+    for seed in (0, 1):
+        assert run(*argv, "--label", 1, 1, "--seed", seed, "--out", tmp_path / "b.png") == 0
+        rows += np.split(np.asarray(Image.open(tmp_path / "b.png")), 2)
+    assert len({row.tobytes() for row in rows}) == 4
 
 
 def test_frames_of_a_store_get_a_second_stage(tmp_path: Path) -> None:

@@ -184,6 +184,7 @@ def test_of_many_frames_so_many_are_taken_evenly(lengths: list[int], most: int) 
         (lambda p: (p / "data_batch_3.bin").unlink(), None, "There is no .*data_batch_3.bin"),
         (lambda p: (p / "data_batch_3.bin").write_bytes(bytes(3072)), None, "data_batch_3.bin was cut short"),
         (lambda p: (p / "data_batch_3.bin").write_bytes(b""), None, "data_batch_3.bin was cut short"),
+        (lambda p: (p / "data_batch_3.bin").unlink() or (p / "data_batch_3.bin").mkdir(), None, "no file .*_3.bin"),
         (lambda p: (p / "data_batch_3.bin").write_bytes(b"\x0a" * 3073), None, "data_batch_3.bin has labels 10 to 10"),
         (lambda p: (p / "batches.meta.txt").write_bytes(b"\xff\xfe"), None, "batches.meta.txt cannot be read"),
         (lambda p: None, (64, 64), "are 32x32, not 64x64"),

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from worldmodel.errors import UserError
 from worldmodel.image_data import load_images
+
+ORIENTATION = ExifTags.Base.Orientation
 
 
 def ramps(height: int, width: int) -> Image.Image:
@@ -57,9 +59,19 @@ def test_a_large_photograph_is_scaled_the_same_way_when_it_is_decoded_small() ->
 
 def test_a_photograph_is_the_right_way_up() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: to be shown a quarter turn clockwise
+    exif[ORIENTATION] = 6  # the camera was turned: to be shown a quarter turn clockwise
     turned = ramps(60, 90).transpose(Image.Transpose.ROTATE_90)
     check_ramps(load_one(turned, "a.jpg", (30, 45), quality=95, exif=exif), 60, 90)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_camera_may_be_held_in_any_way(orientation: int) -> None:
+    exif, picture = Image.Exif(), ramps(20, 30)
+    exif[ORIENTATION] = orientation
+    picture.getexif()[ORIENTATION] = orientation
+    upright = ImageOps.exif_transpose(picture)
+    pixels = load_one(ramps(20, 30), "a.png", (upright.height, upright.width), exif=exif)
+    np.testing.assert_array_equal(pixels, np.asarray(upright))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
@@ -69,9 +81,22 @@ def test_an_image_of_any_mode_becomes_rgb(mode: str) -> None:
 
 
 def encoded(kind: str) -> bytes:
-    content = io.BytesIO()
-    ramps(24, 32).save(content, kind)
+    exif, content = Image.Exif(), io.BytesIO()
+    for tag, value in {ORIENTATION: 6, ExifTags.Base.XResolution: 72.5, ExifTags.Base.Artist: "ann"}.items():
+        exif[tag] = value
+    ramps(24, 32).save(content, kind, **({} if kind == "bmp" else {"exif": exif}))
     return content.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_what_else_a_camera_says_may_be_damaged(kind: str, tmp_path: Path) -> None:
+    """Of ten thousand photographs there is always one, and Pillow's own turning raises whatever it stumbles over."""
+    content = encoded(kind)
+    fraction, text = (b"\x01\x1a\x00" + bytes([of]) for of in (5, 2))  # the resolution
+    assert content.count(fraction) == 1
+    (tmp_path / "thing").mkdir()
+    (tmp_path / "thing" / f"a.{kind}").write_bytes(content.replace(fraction, text))
+    assert load_images(str(tmp_path), size=(32, 24)).pixels.shape == (1, 32, 24, 3)
 
 
 @settings(max_examples=60)

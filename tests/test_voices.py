@@ -12,7 +12,7 @@ from torch import Tensor
 
 from worldmodel.audio import AudioConfig, encode_waves
 from worldmodel.audio_data import Audio
-from worldmodel.audio_evaluation import evaluate_spoken
+from worldmodel.audio_evaluation import evaluate_audio, evaluate_spoken
 from worldmodel.audio_model import AudioModel, AudioModelConfig
 from worldmodel.errors import UserError
 from worldmodel.phonemes import phonemes_of_codes
@@ -82,6 +82,10 @@ def test_converted_speech_is_heard_as_the_new_speakers_and_reconstructed_speech_
     assert 0 < said["same_codes"]["mismatched"] < 1
     with pytest.raises(UserError, match="of other speakers than the model's"):
         evaluate_spoken(model, dataclasses.replace(audio, speaker_names=("ann", "bob", "eve")), audio)
+    alone = dataclasses.replace(audio, waves=audio.waves[:1], speakers=audio.speakers[:1], names=audio.names[:1])
+    for evaluate in (evaluate_spoken, evaluate_audio):
+        with pytest.raises(UserError, match="two utterances at least"):
+            evaluate(model, alone, audio)
 
 
 def test_directions_in_which_no_voice_varies_tell_voices_apart() -> None:

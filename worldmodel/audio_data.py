@@ -166,8 +166,8 @@ def _find(folder: Path) -> list[_Utterance]:
     if (folder / "manifest.json").exists():
         return _manifest(folder)
     for part in ("wav48_silence_trimmed", "wav48"):
-        if (folder / part).is_dir():
-            return _by_speaker(folder / part)
+        if (folder / part).is_dir():  # VCTK's, of which the second microphone heard the same
+            return [one for one in _by_speaker(folder / part) if not one.path.stem.endswith("_mic2")]
     return _by_speaker(folder)
 
 
@@ -258,7 +258,7 @@ def _read(utterance: _Utterance, sample_rate: int) -> Read:
         raise UserError(f"{path} was cut short: it has {len(wave)} of {samples} samples.")
     if not np.isfinite(wave).all():
         raise UserError(f"{path} has samples that are not numbers.")
-    wave = wave.mean(1)
+    wave = np.clip(wave, -1, 1).mean(1)  # float files may do as they like
     if rate != sample_rate:
         common = math.gcd(sample_rate, rate)
         wave = signal.resample_poly(wave, sample_rate // common, rate // common)
@@ -267,7 +267,7 @@ def _read(utterance: _Utterance, sample_rate: int) -> Read:
         # Where one ends, the next begins, and the last at the end.
         times = [round(start * sample_rate / rate) for start, *_ in phones] + [len(wave)]
         phones = [(times[i], times[i + 1], phone) for i, (*_, phone) in enumerate(phones)]
-    # The filter may overshoot, and float files may do as they like.
+    # The filter may overshoot.
     return torch.from_numpy(np.clip(wave, -1, 1).astype(np.float32, copy=False)), phones
 
 
@@ -285,8 +285,8 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _recordings(folder: Path) -> list[Path]:
-    """The audio files in a folder, in the order of their names, but for those of VCTK's second microphone."""
-    return sorted(path for path in folder.iterdir() if _is_recording(path) and not path.stem.endswith("_mic2"))
+    """The audio files in a folder, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if _is_recording(path))
 
 
 def _is_recording(path: Path) -> bool:

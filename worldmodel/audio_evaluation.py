@@ -9,6 +9,7 @@ from torch import Tensor
 from worldmodel.audio import AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel
+from worldmodel.errors import UserError
 from worldmodel.metrics import Result
 from worldmodel.mu_law import mu_law
 from worldmodel.phonemes import phonemes_of_codes
@@ -23,9 +24,9 @@ def evaluate_audio(model: AudioModel, test: Audio, training: Audio) -> Result:
     `decoder_bits`, `prior_bits` in stretches of the 40,960 samples that it has learned from, unless told otherwise, and
     the codes' perplexity.
 
-    Raises `UserError` for utterances of other speakers than the model's.
+    Raises `UserError` for utterances of other speakers than the model's, and for fewer than two.
     """
-    model.check_speakers(test)
+    _check_held_out(model, test)
     config = model.config.audio
     codes, known = (encode_waves(model.vqvae, audio.waves) for audio in (test, training))
     return {
@@ -48,9 +49,10 @@ def evaluate_spoken(model: AudioModel, test: Audio, training: Audio, *, n: int =
     - speaker: share that a classifier of recorded voices gives to whom it should be: "real", the recordings
       themselves; "reconstructed"; "converted", to the new speaker; "unconverted", still to the old one; "chance".
 
-    Raises `UserError` for utterances of other speakers than the model's, and where it is not known what is said when.
+    Raises `UserError` for utterances of other speakers than the model's, for fewer than two, and where it is not known
+    what is said when.
     """
-    model.check_speakers(test)
+    _check_held_out(model, test)
     n = min(n, len(test))
     vqvae, rate, config = model.vqvae, test.sample_rate, model.config.audio
     names = phonemes_of_codes(vqvae, training)
@@ -85,11 +87,18 @@ def evaluate_spoken(model: AudioModel, test: Audio, training: Audio, *, n: int =
     return result
 
 
+def _check_held_out(model: AudioModel, test: Audio) -> None:
+    """Raise `UserError` for utterances of other speakers than the model's, and where none has another beside it."""
+    model.check_speakers(test)
+    if len(test) < 2:
+        raise UserError("Measuring with another utterance's latents takes two utterances at least.")
+
+
 @torch.no_grad()
 def decoder_bits(vqvae: AudioVQVAE, audio: Audio, codes: list[Tensor]) -> dict[str, float]:
-    """Bits a sample that the decoder needs, given each utterance's speaker and, of the `codes` of all, one of
+    """Bits a sample that the decoder needs, given who speaks and latents; of the `codes` of all utterances, these are
 
-    - true: the utterance's own latents.
+    - true: the utterance's own.
     - shuffled: those of the next utterance, again from its beginning where it is shorter.
     - none: the average of all latents, throughout.
     """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -120,8 +121,8 @@ class AudioModel(nn.Module):
 
     def _uniforms(self, seed: int, lengths: Sequence[int]) -> list[Tensor]:
         """Numbers in [0, 1), float [n] for each length n, that depend on the seed and the place in the list alone."""
-        rows = (torch.rand(n, generator=torch.Generator().manual_seed(seed + i)) for i, n in enumerate(lengths))
-        return [row.to(self.vqvae.device) for row in rows]
+        rows = (np.random.default_rng((seed, i)).random(n, np.float32) for i, n in enumerate(lengths))
+        return [torch.from_numpy(row).to(self.vqvae.device) for row in rows]
 
     def save_pretrained(self, folder: str | Path, *, card: str) -> None:
         """Write `config.json`, `model.safetensors` (bfloat16) and `README.md`.

@@ -13,7 +13,7 @@ from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel, AudioModelConfig
 from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
 from worldmodel.errors import UserError
-from worldmodel.training import CHECKPOINT, FitConfig, fit
+from worldmodel.training import CHECKPOINT, FitConfig, check_batches, fit
 from worldmodel.wavenet import WaveNetConfig
 
 LONGEST_CROP = 1 << 20  # samples: a minute
@@ -30,8 +30,8 @@ class AudioRecipe:
     steps: int = 20_000
     """Steps of the VQ-VAE; with 0 it stays what it is at the start."""
     settle_steps: int = 0
-    """Steps of a decoder of its own after those, for codes that come closer to phonemes: of what the encoder, which has
-    learned all it will, makes before its last layer. 0 for the codes as they are."""
+    """After those, keep the encoder as it is but for its last layer, fit a new dictionary to what it makes, and train a
+    new decoder for so many steps: such codes come closer to phonemes. 0 for the codes as they are."""
     batch: int = 16
     heard: int = 30_720
     """Samples of speech that the encoder hears at once."""
@@ -50,12 +50,11 @@ class AudioRecipe:
     def __post_init__(self) -> None:
         if not (0 < self.lr < 1 and 0 < self.prior_lr < 1):
             raise UserError("Learning rates are between 0 and 1.")
-        counts = self.batch, self.prior_steps, self.prior_batch
-        if min(counts) < 1 or min(self.steps, self.settle_steps) < 0 or not 0 <= self.seed < 2**32:
+        if min(self.steps, self.settle_steps) < 0 or self.prior_steps < 1 or not 0 <= self.seed < 2**32:
             raise UserError(
-                "Steps and batches are 1 or more (--steps and --settle-steps 0 or more), and the seed is from 0 to "
-                f"{2**32 - 1}."
+                f"Steps are 1 or more (--steps and --settle-steps 0 or more), and the seed is from 0 to {2**32 - 1}."
             )
+        check_batches(self.batch, self.prior_batch)
         least = PRESETS[self.preset].stride
         if not least <= min(self.heard, self.prior_crop) <= max(self.heard, self.prior_crop) <= LONGEST_CROP:
             raise UserError(f"A crop has the {least} samples of one latent at least, and {LONGEST_CROP} at most.")
@@ -70,11 +69,15 @@ def check_trainable(audio: Audio, recipe: AudioRecipe, start: AudioModel | None 
     if start is None:
         if not recipe.steps:
             raise UserError("A VQ-VAE from scratch learns nothing in 0 steps: give it some, or a model to start from.")
-    elif start.config == _model_config(settled_config(config), audio, recipe):
-        if recipe.steps:
-            raise UserError("The model to start from has settled: its encoder learns no more, so --steps is 0.")
-    elif start.config != _model_config(config, audio, recipe):
-        raise UserError("The model to start from has other shapes or speakers; train without --init.")
+        return
+    if start.config.speakers != audio.speaker_names:
+        raise UserError("The model to start from knows other speakers than these; train without --init.")
+    if start.config.audio not in (config, settled_config(config)):
+        raise UserError(f"The model to start from is none of the preset {recipe.preset}; train without --init.")
+    if start.config != _model_config(start.config.audio, audio, recipe):
+        raise UserError("The prior of the model to start from learned from crops of another length: mend --prior-crop.")
+    if recipe.steps and start.config.audio != config:
+        raise UserError("The model to start from has settled: its encoder learns no more, so --steps is 0.")
 
 
 def learn_audio(
@@ -82,7 +85,7 @@ def learn_audio(
 ) -> AudioModel:
     """Train both parts of a model of `audio`, which is found trainable, or go on with them, in `folder`.
 
-    They begin with the weights of `start`'s, if given; one that has settled stays so.
+    They begin with the weights of `start`, if given; one that has settled stays so.
     """
     torch.manual_seed(recipe.seed)
     config = _vqvae_config(audio, recipe)

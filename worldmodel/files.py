@@ -25,9 +25,12 @@ _LEFT = re.compile(r"\..*\.partial(-.*)?")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` in one motion: a crash, or a full disk, leaves what was there before."""
+    """Replace `path`, in a folder that need not be there yet, in one motion: a crash, or a full disk, leaves what was
+    there before.
+    """
     temporary = path.with_name(f".{path.name}.partial")  # one name, so that a killed writer leaves one at most
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()

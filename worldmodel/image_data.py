@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from einops import rearrange
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from worldmodel.episodes import EpisodeStore
@@ -50,6 +50,17 @@ Size = tuple[int, int]  # (H, W)
 NAMES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val")}
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 MOST_FRAMES = 50_000  # of an episode store: about 1 GB at 84x84
+
+# What undoes how a camera was held, by the EXIF tag that says it; 1 is upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_FILES: dict[Split, list[str]] = {
@@ -128,8 +139,8 @@ def _cifar10(folder: Path, split: Split, size: Size | None) -> Images:
     pixels, labels = [], []
     for name in CIFAR10_FILES[split]:
         path = folder / name
-        if not path.exists():
-            raise UserError(f"There is no {path}.")
+        if not path.is_file():
+            raise UserError(f"There is no file {path}.")
         data = np.fromfile(path, np.uint8)
         if not len(data) or len(data) % CIFAR10_RECORD:
             raise UserError(f"{path} was cut short: {len(data)} bytes are not records of {CIFAR10_RECORD} each.")
@@ -227,7 +238,9 @@ def _read(path: Path, size: Size | None = None) -> npt.NDArray[np.uint8]:
             picture: Image.Image = file
             if size is not None:
                 file.draft(None, (2 * max(size), 2 * max(size)))  # a JPEG is decoded no larger than needed
-                picture = ImageOps.exif_transpose(file)  # as the photographer held the camera
+                # As the photographer held the camera. ImageOps.exif_transpose stumbles over other, damaged tags.
+                turn = TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+                picture = file if turn is None else file.transpose(turn)
             if picture.mode.startswith(("I", "F")):  # Pillow would cut their values off at 255
                 raise UserError(f"{path} has more than 8 bits a channel: save it with 8.")
             picture = picture.convert("RGB")

@@ -14,7 +14,7 @@ from worldmodel.image_model import ImageModel, ImageModelConfig
 from worldmodel.image_objectives import AdversarialObjective, CodesObjective, GlobalObjective, ImageObjective
 from worldmodel.pixelcnn import PixelCNNConfig
 from worldmodel.progress import track
-from worldmodel.training import FitConfig, Objective, fit
+from worldmodel.training import FitConfig, Objective, check_batches, fit
 from worldmodel.two_stage import GlobalConfig
 
 ENCODED_AT_ONCE = 64  # images
@@ -48,12 +48,9 @@ class ImageRecipe:
             raise UserError("Learning rates are between 0 and 1.")
         if not 0 <= self.critic < float("inf") or (self.critic and PRESETS[self.preset].likelihood != "mse"):
             raise UserError("A critic counts 0 or more, and looks at pictures: there is none for cifar10.")
-        counts = self.batch, self.prior_steps, self.prior_batch, self.second_steps
-        if min(counts) < 1 or self.steps < 0 or not 0 <= self.seed < 2**32:
-            raise UserError(
-                "Steps and batches are 1 or more (steps of the VQ-VAE 0 or more), and the seed is from 0 to "
-                f"{2**32 - 1}."
-            )
+        if min(self.prior_steps, self.second_steps) < 1 or self.steps < 0 or not 0 <= self.seed < 2**32:
+            raise UserError(f"Steps are 1 or more (--steps 0 or more), and the seed is from 0 to {2**32 - 1}.")
+        check_batches(self.batch, self.prior_batch)
 
 
 def check_trainable(images: Images, recipe: ImageRecipe, start: ImageModel | None = None) -> None:
@@ -69,7 +66,7 @@ def learn_images(
 ) -> ImageModel:
     """Train all parts of a model of `images`, of the preset's size, or go on with them, in `folder`.
 
-    They begin with the weights of `start`'s, if given.
+    They begin with the weights of `start`, if given.
     """
     config = _model_config(images, recipe)
     given = None if start is None else start.vqvae

@@ -19,7 +19,7 @@ from worldmodel.outcomes import OutcomeObjective
 from worldmodel.progress import track
 from worldmodel.same_world import same_actions
 from worldmodel.state import ContextBank
-from worldmodel.training import FitConfig, check_checkpoint, fit
+from worldmodel.training import FitConfig, check_batches, check_checkpoint, fit
 from worldmodel.video import VideoConfig, VideoVQVAE, video_preset
 from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldConfig, WorldModel, fast_layout
@@ -58,12 +58,13 @@ class Recipe:
     def __post_init__(self) -> None:
         if not (0 < self.tokenizer_lr < 1 and 0 < self.prior_lr < 1):
             raise UserError("Learning rates are between 0 and 1.")
-        counts = self.tokenizer_steps, self.outcome_steps, self.tokenizer_batch, self.prior_batch
+        counts = self.tokenizer_steps, self.outcome_steps
         if min(counts) < 1 or min(self.prior_steps, self.dream_steps) < 0 or not 0 <= self.seed < 2**32:
             raise UserError(
-                "Steps and batches are 1 or more (steps of the prior and of its dreams 0 or more), "
+                "Steps are 1 or more (those of the prior and of its dreams 0 or more), "
                 f"and the seed is from 0 to {2**32 - 1}."
             )
+        check_batches(self.tokenizer_batch, self.prior_batch)
 
 
 def check_checkpoints(recipe: Recipe, *, tokenizer: Path, prior: Path) -> None:

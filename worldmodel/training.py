@@ -24,6 +24,7 @@ from worldmodel.sounds import spectrogram
 from worldmodel.step import Batch, Taken, TrainingStep
 
 LOGGED_EVERY = 20  # steps
+MOST_AT_ONCE = 1 << 16  # items of a batch: more fit nowhere
 CHECKPOINT = "checkpoint.safetensors"  # in the folder of a training
 
 
@@ -40,6 +41,12 @@ class FitConfig:
     """Seconds between checkpoints; a killed training loses at most this much."""
     pictures_every: int = 500
     """Steps between pictures, and sounds, in TensorBoard."""
+
+
+def check_batches(*sizes: int) -> None:
+    """Raise `UserError` for sizes of batches that make no sense."""
+    if not 1 <= min(sizes) <= max(sizes) <= MOST_AT_ONCE:
+        raise UserError(f"A batch is 1 to {MOST_AT_ONCE} items.")
 
 
 class Dataset(Protocol):

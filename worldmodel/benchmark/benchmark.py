@@ -267,5 +267,4 @@ def _claim(folder: Path, entries: list[Entry], data: str, *settings: object) -> 
         raise UserError(
             f"{folder} holds a benchmark of other models, data or settings; choose another folder, or remove it."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, claim)
