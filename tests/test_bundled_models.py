@@ -9,7 +9,10 @@ import torch
 
 from agents.agent import BUNDLED as AGENTS
 from agents.agent import Agent
+from worldmodel.audio import SAMPLE_RATE
+from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel
+from worldmodel.audio_recipe import AudioRecipe, check_trainable
 from worldmodel.folders import BUNDLED as MODELS
 from worldmodel.image_model import ImageModel
 from worldmodel.world import WorldModel
@@ -42,8 +45,12 @@ def test_a_model_of_images_draws() -> None:
     assert ImageModel.from_pretrained("dmlab-images").sample(1).shape == (1, 84, 84, 3)
 
 
-def test_a_model_of_speech_speaks() -> None:
-    assert AudioModel.from_pretrained("speech-25hz").sample(1, torch.tensor([0])).isfinite().all()
+def test_a_model_of_speech_speaks_and_can_be_trained_on() -> None:
+    model = AudioModel.from_pretrained("speech-25hz")
+    assert model.sample(1, torch.tensor([0])).isfinite().all()
+    names = model.config.speakers
+    speech = Audio([torch.zeros(640)], torch.tensor([0]), names, ("silence",), None, SAMPLE_RATE)
+    check_trainable(speech, AudioRecipe(preset="25hz", steps=0, settle_steps=1), model)
 
 
 @pytest.mark.parametrize("name", ["seekavoid", "take-cover"])
