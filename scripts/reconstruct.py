@@ -13,6 +13,7 @@ from worldmodel.image_data import load_images
 from worldmodel.image_model import ImageModel
 from worldmodel.metrics import psnr
 from worldmodel.pictures import strips, write_png
+from worldmodel.sampling import check_seed
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Args:
 
 def main(args: Args) -> None:
     check_device(args.device)
+    check_seed(args.seed)
     if EpisodeStore.exists(args.data):
         refuse_unused(args, "split", where=f"in the episode store {args.data}, which has none")
     model = ImageModel.from_pretrained(args.model, device=args.device)
@@ -43,8 +45,6 @@ def main(args: Args) -> None:
     images = load_images(args.data, args.split, model.config.image.image_size)
     if not 1 <= args.n <= len(images):
         raise UserError(f"--n is from 1 to {len(images)}, as many images as there are.")
-    if not 0 <= args.seed < 2**32:
-        raise UserError(f"--seed is from 0 to {2**32 - 1}, not {args.seed}.")
     chosen = images.spread(args.n).pixels
     decoded = model.vqvae.reconstruct(chosen).cpu()
     rows = [("given", chosen), ("reconstructed", decoded)]

@@ -12,7 +12,7 @@ from scripts.output import room_for_png
 from worldmodel.errors import UserError
 from worldmodel.image_model import ImageModel
 from worldmodel.pictures import tile, write_png
-from worldmodel.sampling import check_temperature
+from worldmodel.sampling import check_seed, check_temperature
 
 COLUMNS = 8
 MOST_ROWS = 100  # which are drawn side by side
@@ -39,8 +39,9 @@ class Args:
 def main(args: Args) -> None:
     check_device(args.device)
     check_temperature(args.temperature)
-    if not 1 <= args.rows <= MOST_ROWS or not 0 <= args.seed < 2**32:
-        raise UserError(f"There are 1 to {MOST_ROWS} rows, and the seed is from 0 to {2**32 - 1}.")
+    check_seed(args.seed)
+    if not 1 <= args.rows <= MOST_ROWS:
+        raise UserError(f"There are 1 to {MOST_ROWS} rows, not {args.rows}.")
     model = ImageModel.from_pretrained(args.model, device=args.device)
     classes = model.config.classes
     if args.label and not classes:

@@ -13,7 +13,7 @@ from worldmodel.errors import UserError
 from worldmodel.files import new_folder
 from worldmodel.pictures import strips, write_png
 from worldmodel.progress import track
-from worldmodel.sampling import check_temperature
+from worldmodel.sampling import check_seed, check_temperature
 from worldmodel.sounds import spectrogram, write_wav
 
 SHORT = 100  # bytes
@@ -32,8 +32,7 @@ def check_drawing(seconds: float, seed: int, temperature: float) -> None:
     check_temperature(temperature)
     if not 1 / SAMPLE_RATE <= seconds <= LONGEST:
         raise UserError(f"--seconds is from one sample, {1 / SAMPLE_RATE:g}, to {LONGEST}, not {seconds:g}.")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"--seed is from 0 to {2**32 - 1}, not {seed}.")
+    check_seed(seed)
 
 
 def choose(data: str, split: Split, n: int, seconds: float) -> list[Utterance]:

@@ -13,7 +13,7 @@ from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel, AudioModelConfig
 from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
 from worldmodel.errors import UserError
-from worldmodel.training import CHECKPOINT, FitConfig, check_batches, fit
+from worldmodel.training import CHECKPOINT, FitConfig, check_schedules, fit
 from worldmodel.wavenet import WaveNetConfig
 
 LONGEST_CROP = 1 << 20  # samples: a minute
@@ -48,13 +48,9 @@ class AudioRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 < self.lr < 1 and 0 < self.prior_lr < 1):
-            raise UserError("Learning rates are between 0 and 1.")
-        if min(self.steps, self.settle_steps) < 0 or self.prior_steps < 1 or not 0 <= self.seed < 2**32:
-            raise UserError(
-                f"Steps are 1 or more (--steps and --settle-steps 0 or more), and the seed is from 0 to {2**32 - 1}."
-            )
-        check_batches(self.batch, self.prior_batch)
+        if min(self.steps, self.settle_steps) < 0 or self.prior_steps < 1:
+            raise UserError("Steps are 1 or more (--steps and --settle-steps 0 or more).")
+        check_schedules((self.batch, self.prior_batch), (self.lr, self.prior_lr), self.seed)
         least = PRESETS[self.preset].stride
         if not least <= min(self.heard, self.prior_crop) <= max(self.heard, self.prior_crop) <= LONGEST_CROP:
             raise UserError(f"A crop has the {least} samples of one latent at least, and {LONGEST_CROP} at most.")

@@ -14,7 +14,7 @@ from worldmodel.image_model import ImageModel, ImageModelConfig
 from worldmodel.image_objectives import AdversarialObjective, CodesObjective, GlobalObjective, ImageObjective
 from worldmodel.pixelcnn import PixelCNNConfig
 from worldmodel.progress import track
-from worldmodel.training import FitConfig, Objective, check_batches, fit
+from worldmodel.training import FitConfig, Objective, check_schedules, fit
 from worldmodel.two_stage import GlobalConfig
 
 ENCODED_AT_ONCE = 64  # images
@@ -44,13 +44,11 @@ class ImageRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 < self.lr < 1 and 0 < self.prior_lr < 1):
-            raise UserError("Learning rates are between 0 and 1.")
         if not 0 <= self.critic < float("inf") or (self.critic and PRESETS[self.preset].likelihood != "mse"):
             raise UserError("A critic counts 0 or more, and looks at pictures: there is none for cifar10.")
-        if min(self.prior_steps, self.second_steps) < 1 or self.steps < 0 or not 0 <= self.seed < 2**32:
-            raise UserError(f"Steps are 1 or more (--steps 0 or more), and the seed is from 0 to {2**32 - 1}.")
-        check_batches(self.batch, self.prior_batch)
+        if min(self.prior_steps, self.second_steps) < 1 or self.steps < 0:
+            raise UserError("Steps are 1 or more (--steps 0 or more).")
+        check_schedules((self.batch, self.prior_batch), (self.lr, self.prior_lr), self.seed)
 
 
 def check_trainable(images: Images, recipe: ImageRecipe, start: ImageModel | None = None) -> None:

@@ -19,7 +19,7 @@ from worldmodel.outcomes import OutcomeObjective
 from worldmodel.progress import track
 from worldmodel.same_world import same_actions
 from worldmodel.state import ContextBank
-from worldmodel.training import FitConfig, check_batches, check_checkpoint, fit
+from worldmodel.training import FitConfig, check_checkpoint, check_schedules, fit
 from worldmodel.video import VideoConfig, VideoVQVAE, video_preset
 from worldmodel.windows import WindowDataset
 from worldmodel.world import WorldConfig, WorldModel, fast_layout
@@ -56,15 +56,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 < self.tokenizer_lr < 1 and 0 < self.prior_lr < 1):
-            raise UserError("Learning rates are between 0 and 1.")
-        counts = self.tokenizer_steps, self.outcome_steps
-        if min(counts) < 1 or min(self.prior_steps, self.dream_steps) < 0 or not 0 <= self.seed < 2**32:
-            raise UserError(
-                "Steps are 1 or more (those of the prior and of its dreams 0 or more), "
-                f"and the seed is from 0 to {2**32 - 1}."
-            )
-        check_batches(self.tokenizer_batch, self.prior_batch)
+        if min(self.tokenizer_steps, self.outcome_steps) < 1 or min(self.prior_steps, self.dream_steps) < 0:
+            raise UserError("Steps are 1 or more (those of the prior and of its dreams 0 or more).")
+        check_schedules((self.tokenizer_batch, self.prior_batch), (self.tokenizer_lr, self.prior_lr), self.seed)
 
 
 def check_checkpoints(recipe: Recipe, *, tokenizer: Path, prior: Path) -> None:

@@ -19,6 +19,12 @@ def invert_cdf(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     return code, probability.gather(-1, code)
 
 
+def check_seed(seed: int) -> None:
+    """Raise `UserError` for a seed that not every generator of random numbers takes."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed is from 0 to {2**32 - 1}, not {seed}.")
+
+
 def check_temperature(temperature: float) -> None:
     """Raise `UserError` for a temperature that no distribution survives."""
     if not isinstance(temperature, Real) or not 1e-6 <= temperature <= 1e6:

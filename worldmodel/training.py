@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from worldmodel.errors import UserError
 from worldmodel.files import read_metadata, read_tensors_and_metadata, write_tensors
 from worldmodel.optimizer import Optimizer
 from worldmodel.progress import training_progress
+from worldmodel.sampling import check_seed
 from worldmodel.sounds import spectrogram
 from worldmodel.step import Batch, Taken, TrainingStep
 
@@ -43,10 +44,13 @@ class FitConfig:
     """Steps between pictures, and sounds, in TensorBoard."""
 
 
-def check_batches(*sizes: int) -> None:
-    """Raise `UserError` for sizes of batches that make no sense."""
-    if not 1 <= min(sizes) <= max(sizes) <= MOST_AT_ONCE:
+def check_schedules(batches: Sequence[int], rates: Sequence[float], seed: int) -> None:
+    """Raise `UserError` for sizes of batches, learning rates or a seed with which nothing can be trained."""
+    if not 1 <= min(batches) <= max(batches) <= MOST_AT_ONCE:
         raise UserError(f"A batch is 1 to {MOST_AT_ONCE} items.")
+    if not all(0 < rate < 1 for rate in rates):
+        raise UserError("Learning rates are between 0 and 1.")
+    check_seed(seed)
 
 
 class Dataset(Protocol):
