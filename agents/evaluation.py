@@ -38,7 +38,8 @@ class Score:
     @classmethod
     def of(cls, outcomes: list[Outcome]) -> "Score":
         earned = np.array([outcome.earned for outcome in outcomes])
-        drawn = np.random.default_rng(0).choice(earned, (DRAWS, len(earned))).mean(1)
+        rng = np.random.default_rng(0)
+        drawn = [rng.choice(earned, len(earned)).mean() for _ in range(DRAWS)]  # all at once may be gigabytes
         low, high = np.quantile(drawn, [0.025, 0.975])
         return cls(len(earned), float(earned.mean()), float(earned.std()), (float(low), float(high)))
 

@@ -14,6 +14,9 @@ from typing import Annotated, Any
 
 import tyro
 
+from scripts.command import run_script
+from worldmodel.errors import UserError
+
 HERE = Path(__file__).parent
 KEPT = ("episodes", "mean", "std", "ci95", "unit", "agent", "env", "settings", "model", "command")
 
@@ -28,6 +31,8 @@ def main(args: Args) -> None:
     table = HERE / "agents.json"
     rows: dict[str, Any] = json.loads(table.read_text())["agents"] if table.exists() else {}
     for folder in args.evaluations:
+        if not (folder / "evaluation.json").is_file():
+            raise UserError(f"{folder} holds no evaluation.json: name folders that `worldmodel evaluate` wrote.")
         report = json.loads((folder / "evaluation.json").read_text())
         how = folder / "how.txt"
         said = how.read_text().strip() if how.exists() else rows.get(folder.name, {}).get("how", "")
@@ -38,7 +43,9 @@ def main(args: Args) -> None:
     lines = ["# What agents earn", "", *_tables(rows)]
     if speed:
         lines += ["## Experience a second while PPO collects", "", *_experience(speed)]
-    lines += ["## Commands", "", "```", *(row["command"] for row in rows.values()), "```", ""]
+    lines += ["## Commands", ""]
+    lines += [f"- {name}: `{row['command']}`" for name, row in rows.items()]
+    lines += [""]
     notes = HERE / "agents_notes.md"
     if notes.exists():
         lines += [notes.read_text()]
@@ -77,4 +84,4 @@ def _experience(speed: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    run_script(main, Args)

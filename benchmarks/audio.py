@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
 from scripts.audio_phonemes import percent
+from scripts.command import run_script
 from scripts.device import FASTEST, Device
 from scripts.output import room_for_file
 from worldmodel.audio import SAMPLE_RATE, AudioVQVAE
@@ -144,7 +144,4 @@ def speeds(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Args))
-    except UserError as error:
-        raise SystemExit(str(error)) from error
+    run_script(main, Args)

@@ -24,6 +24,7 @@ from stable_baselines3.common.logger import Logger
 from agents.policies import policy_settings
 from agents.vec_env import SB3VecEnv
 from envs.imagined_vector import ImaginedVectorEnv
+from scripts.command import run_script
 from scripts.world_choice import WorldChoice, make_worlds
 from worldmodel.precision import fast_dtype
 from worldmodel.world import WorldModel
@@ -109,4 +110,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    run_script(main, Args)

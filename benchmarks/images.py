@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 
+from scripts.command import run_script
 from scripts.device import FASTEST, Device, check_device
 from worldmodel.baselines import ImageVAE, ImageVIMCO
 from worldmodel.benchmark.report import table
@@ -127,7 +127,4 @@ def comparison(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Args))
-    except UserError as error:
-        raise SystemExit(str(error)) from error
+    run_script(main, Args)

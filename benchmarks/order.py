@@ -15,12 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
 import torch
-import tyro
 
-from scripts.command import words
+from scripts.command import run_script, words
 from scripts.world_report import read_benchmarks, write_benchmarks
 from worldmodel.episodes import EpisodeStore
-from worldmodel.errors import UserError
 from worldmodel.evaluation import check_store, coded_episodes, evaluate_prior
 from worldmodel.folders import model_name
 from worldmodel.metrics import Result
@@ -78,7 +76,4 @@ def draw_ms(world: WorldModel, batch: int) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Args))
-    except UserError as error:
-        raise SystemExit(str(error)) from error
+    run_script(main, Args)

@@ -289,11 +289,14 @@ class ImaginedVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]]
 
 
 def _as_array(values: Any) -> NDArray[Any]:
-    """What the options of a reset give. Raises `UserError` where it is not an array, but ragged."""
+    """What the options of a reset give. Raises `UserError` where it is no array of numbers."""
     try:
-        return np.array(values)
-    except ValueError as error:
+        array = np.array(values.numpy(force=True) if isinstance(values, torch.Tensor) else values)
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"The options of a reset are arrays, and this is none ({error}).") from error
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"The options of a reset are arrays of numbers, not of {array.dtype}.")
+    return array
 
 
 def row_seeds(seed: int | Sequence[int | None] | None, rows: int) -> list[int | None]:

@@ -63,6 +63,9 @@ def main(args: Args) -> None:
         model: paper_world(dtype) if model == PAPER else WorldModel.from_pretrained(model, dtype=dtype)
         for model in args.models
     }
+    names = list(map(model_name, args.models))
+    if len(set(names)) < len(names):
+        raise UserError(f"The figures go by the models' names, so these have to differ: {', '.join(names)}.")
     report: Result = {
         "command": command_line("bench-speed", args),
         "threads": torch.get_num_threads(),
@@ -70,8 +73,7 @@ def main(args: Args) -> None:
         "matmul_gflop_per_second": matmul_rate(dtype),
         "models": {},
     }
-    for model, world in worlds.items():
-        name = model_name(model)
+    for name, (model, world) in zip(names, worlds.items(), strict=True):
         measured = report["models"][name] = _measure(world, args.seconds)
         if model == args.models[0]:
             measured["resident_mb_after_steps"] = _memory(world, args.steps)

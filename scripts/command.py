@@ -1,11 +1,14 @@
-"""How a report names the command that measured it, and a model card the one that trained it."""
+"""A command as reports and model cards name it, and a script of `benchmarks/` as one."""
 
 import shlex
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import tyro
+
+from worldmodel.errors import UserError
 
 
 def command_line(name: str, args: Any) -> str:
@@ -31,3 +34,11 @@ def words(args: Any) -> list[str]:
             value = Path(value.name) if field.name == "out" and value.is_absolute() else value
             line += map(str, value) if isinstance(value, tuple) else [str(value)]
     return line
+
+
+def run_script(main: Callable[[Any], None], args: type) -> None:
+    """Call `main` with what the command line makes of `args`; what a user did wrong is one sentence, and no more."""
+    try:
+        main(tyro.cli(args))
+    except UserError as error:
+        raise SystemExit(str(error)) from error

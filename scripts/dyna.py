@@ -86,7 +86,7 @@ def main(args: Args) -> None:
         raise UserError("--max-steps must be 1 or more.")
     check_temperature(args.temperature)
     if args.model is not None:
-        refuse_unused(args.recipe, *train.OF_TOKENIZER, where="with --model, whose tokenizer is kept")
+        refuse_unused(args.recipe, *train.OF_TOKENIZER, where="with --model, whose tokenizer is kept", prefix="recipe.")
     check_device(args.device)
     args.ppo.check_batch(train_agent.Args.num_envs)
     require("matplotlib", "metrics")

@@ -110,8 +110,9 @@ def _start(args: Args, world: WorldModel) -> tuple[_Given, Tensor, Tensor]:
     if args.store is None:
         if world.contexts is None:
             raise UserError(f"{args.model} brings no starts of its own; give a recorded one with --store.")
-        row = np.random.default_rng(args.seed).integers(len(world.contexts))
-        codes, before = world.contexts.codes[row][None], world.contexts.actions[row][None]
+        row = np.random.default_rng([args.seed, 1]).integers(len(world.contexts))  # not what the dream draws from
+        count = FIGURE7_GIVEN if args.figure7 else world.contexts.codes.shape[1]
+        codes, before = world.contexts.codes[row][None, -count:], world.contexts.actions[row][None, 1 - count :]
         given = _Given(world.video.decode(codes)[0].cpu(), world.observe_codes(codes, before))
         return given, torch.empty(0), torch.empty(0, dtype=torch.int64)
     store = EpisodeStore.open(args.store)
@@ -126,8 +127,9 @@ def _start(args: Args, world: WorldModel) -> tuple[_Given, Tensor, Tensor]:
             f"Episode {args.episode} has {len(frames)} frames: with {args.given} given from {args.start} on, "
             "none are left to imagine."
         )
-    past = frames[args.start : first]
-    given = _Given(past, world.observe(past[None], actions[None, args.start : first - 1]))
+    start = max(args.start, first - FIGURE7_GIVEN) if args.figure7 else args.start
+    past = frames[start:first]
+    given = _Given(past, world.observe(past[None], actions[None, start : first - 1]))
     return given, frames[first:], actions[first - 1 :]
 
 
@@ -189,11 +191,10 @@ def _draw_figure7(args: Args, world: WorldModel, given: _Given) -> None:
     # One generator seed for all rows: they differ by their actions alone.
     rngs = [np.random.default_rng(args.seed) for _ in ids]
     frames = world.imagine(given.state[[0] * len(ids)], actions, rngs=rngs, temperature=args.temperature).frames().cpu()
-    shown = given.frames[-FIGURE7_GIVEN:]
     labels = [f'given, then imagined with "{name}" held' for name in FIGURE7_HELD] + [
         "given, then imagined without actions"
     ]
-    rows = [(label, torch.cat([shown, row])) for label, row in zip(labels, frames, strict=True)]
+    rows = [(label, torch.cat([given.frames, row])) for label, row in zip(labels, frames, strict=True)]
     args.out.mkdir(parents=True, exist_ok=True)
-    write_png(args.out / "figure7.png", strips(rows, given=len(shown)))
+    write_png(args.out / "figure7.png", strips(rows, given=len(given.frames)))
     print(f"Figure 7 is in {args.out / 'figure7.png'}.")

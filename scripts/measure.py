@@ -116,7 +116,12 @@ class Evaluation:
         for dtype in (torch.float32, torch.bfloat16):
             world = WorldModel.from_pretrained(self.args.model, device=self.args.device, dtype=dtype)
             measured[str(dtype).removeprefix("torch.")] = [measure_speed(world, batch) for batch in (1, 64)]
-        return {"threads": torch.get_num_threads(), "cores": os.cpu_count(), **measured}
+        return {
+            "device": self.args.device,
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            **measured,
+        }
 
 
 def main(args: Args) -> None:

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.command_line import refused, run
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
+from worldmodel.world import WorldModel
 
 pytest.importorskip("stable_baselines3", reason="the extra [agents] is not installed")
 
@@ -193,6 +194,14 @@ def test_a_training_of_other_things_is_refused_and_its_settings_are_kept(model: 
     ):
         assert "holds a training with" in refused(*command, "--steps", 128, *other)
     assert read(out / "train.json") == settings
+    # Nor does it go on in another model that has taken the place of its own.
+    world = WorldModel.from_pretrained(model)
+    world.dynamics.outcome.reward.bias.data += 1
+    shutil.move(model, tmp_path / "own")
+    world.save_pretrained(model)
+    assert "holds a training with model_weights" in refused(*command, "--steps", 128, "--model", model, "--seed", 3)
+    shutil.rmtree(model)
+    shutil.move(tmp_path / "own", model)
     assert [entry["steps"] for entry in read(out / "progress.json")] == [64]
     assert run(*command, "--model", model, "--steps", 128, "--seed", 3, "--epochs", 2, "--num-envs", 4) == 0
 

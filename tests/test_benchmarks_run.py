@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks import horizon
 from benchmarks.images import comparison
 from tests.made_episodes import PROVENANCE, make_episode
 from tests.made_speech import write_speech
@@ -61,6 +62,22 @@ def test_three_models_of_images_are_compared(tmp_path: Path) -> None:
     assert rows[1]["rate"] == 8 * 8 * 9 / (32 * 32 * 3)
     assert table.endswith(run(*argv))
     assert json.loads((tmp_path / "out" / "images.json").read_text()) == rows
+
+
+def test_the_page_of_horizons_is_that_of_its_record() -> None:
+    record = json.loads((ROOT / "benchmarks" / "horizon.json").read_text())
+    assert horizon.page(record) == (ROOT / "benchmarks" / "horizon.md").read_text()
+
+
+def test_a_mistake_is_one_sentence_and_leaves_the_record_of_horizons_alone(tmp_path: Path) -> None:
+    record = tmp_path / "horizon.json"
+    record.write_text('{"kept": 1}')
+    argv = [sys.executable, ROOT / "benchmarks" / "horizon.py", "--stores", tmp_path, "--out", tmp_path]
+    done = subprocess.run([*argv, "--runs", tmp_path / "runs"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"There is no episode store at {tmp_path}" in done.stderr
+    assert record.read_text() == '{"kept": 1}'
 
 
 def test_the_table_of_images_is_that_of_their_record() -> None:

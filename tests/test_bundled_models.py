@@ -41,6 +41,14 @@ def test_a_world_knows_its_own_starts(name: str) -> None:
     assert (world.video.encode(world.video.decode(codes)) == codes).float().mean() > 0.3
 
 
+@pytest.mark.parametrize("name", WORLDS)
+def test_frames_have_the_same_codes_in_any_precision(name: str) -> None:
+    """Or an agent that trains in one and plays in another would see another world."""
+    exact, fast = (WorldModel.from_pretrained(name, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    frames = exact.video.decode(exact.contexts.codes[:2].long())
+    assert torch.equal(exact.video.encode(frames), fast.video.encode(frames))
+
+
 def test_a_model_of_images_draws() -> None:
     assert ImageModel.from_pretrained("dmlab-images").sample(1).shape == (1, 84, 84, 3)
 

@@ -149,3 +149,11 @@ def test_a_step_that_cannot_begin_a_dream_anew_steps_none() -> None:
     assert torch.equal(after.world.codes, before.world.codes)
     np.testing.assert_array_equal(after.steps, before.steps)
     np.testing.assert_array_equal(after.ended, ended)
+
+
+@pytest.mark.parametrize(
+    "frames", [np.full((N_DREAMS, 1, *FRAME_SHAPE), "a"), np.full((N_DREAMS, 1, *FRAME_SHAPE), None)]
+)
+def test_frames_that_are_no_numbers_are_refused(world: WorldModel, frames: Any) -> None:
+    with pytest.raises(UserError, match="arrays of numbers"):
+        dreams_of(world).reset(options={"frames": frames})

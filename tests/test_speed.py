@@ -91,6 +91,14 @@ def test_bench_speed_refuses_what_measures_nothing(wrong: dict[str, Any]) -> Non
         bench_speed.main(bench_speed.Args(**wrong))
 
 
+def test_two_models_of_one_name_are_not_told_apart_by_it(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        tiny_world().float().save_pretrained(tmp_path / folder / "maze")
+    models = tuple(str(tmp_path / folder / "maze") for folder in ("one", "two"))
+    with pytest.raises(UserError, match="have to differ: maze, maze"):
+        bench_speed.main(bench_speed.Args(models))
+
+
 @pytest.mark.parametrize(
     ("instructions", "dtype"),
     [("amx_bf16", torch.bfloat16), ("avx512_bf16", torch.bfloat16), ("avx512_f", torch.float32)],

@@ -67,6 +67,14 @@ def test_a_batch_is_its_rows() -> None:
         assert torch.equal(video.decode(codes[row : row + 1])[0], video.decode(codes)[row])
 
 
+@pytest.mark.parametrize(
+    "codes", [torch.zeros(1, 1, 2, 5).long(), torch.zeros(1, 3, 5).long(), torch.zeros(1, 1, 3, 5)]
+)
+def test_codes_of_another_grid_or_type_are_refused(codes: torch.Tensor) -> None:
+    with pytest.raises(UserError, match=r"Codes are int64 \[B, T, 3, 5\]"):
+        model().decode(codes)
+
+
 def test_presets_have_the_shapes_they_promise() -> None:
     paper, compact = video_preset("paper", (84, 84)), video_preset("compact", (84, 84))
     assert paper.code_shape == (21, 21) and paper.num_codes == 512

@@ -20,6 +20,7 @@ atomically.
 
 import errno
 import math
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -269,7 +270,7 @@ class EpisodeStore:
         return len(self._offsets) - 1
 
     def __getitem__(self, i: int) -> Episode:
-        i = range(len(self))[i]
+        i = range(len(self))[operator.index(i)]
         start, end = self._offsets[i], self._offsets[i + 1]
         with _reading(self.address):
             seed = int(np.asarray(self._arrays["seeds"][i]))

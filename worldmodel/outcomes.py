@@ -79,10 +79,11 @@ class OutcomeObjective:
         self._unusual = self.dataset.unusual.to(self.reward_values.device)
 
     @torch.no_grad()
-    def adopt_shares(self) -> None:
-        """Start from how often each reward, and an end, occurs: most of the way for what is rare."""
+    def adopt_shares(self, *, ends: bool = True) -> None:
+        """Start from how often each reward and, if asked, an end occurs: most of the way for what is rare."""
         self.model.reward.bias.copy_(self.dataset.shares.log())
-        self.model.termination.bias.fill_(torch.tensor(self.dataset.share_of_ends).logit())
+        if ends:
+            self.model.termination.bias.fill_(torch.tensor(self.dataset.share_of_ends).logit())
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         past, no_action = self.dynamics.config.reach - 1, self.dynamics.no_action

@@ -113,7 +113,7 @@ class VectorQuantizer(nn.Module):
     def _nearest(self, flat: Tensor) -> Tensor:
         """Index of the nearest embedding: argmin ||z - e||^2, where ||z||^2 is the same for every e.  [N, D] -> [N]"""
         with torch.autocast(flat.device.type, enabled=False):  # in bfloat16 another embedding may look nearer
-            embedding = self._on_sphere(self.embedding).to(flat.dtype)
+            embedding = self._on_sphere(self.embedding.to(flat.dtype))
             distance = embedding.square().sum(1) - 2 * flat @ embedding.T  # [N, K]
             return distance.argmin(1)
 

@@ -101,6 +101,10 @@ def check_trainable(
             f"{recipe.preset} is of {asked[0]}x{asked[1]}: give its own preset, or train without --init."
         )
     mine, theirs = _config(store, video, recipe, start).dynamics, start.config.dynamics
+    if prior and mine.order != theirs.order:
+        raise UserError(
+            f"The model to start from draws in {theirs.order} order: mend --order, or train without --init."
+        )
     same = same_actions(start.action_meanings, store.provenance["action_meanings"])
     if prior and not (same and replace(mine, reward_values=theirs.reward_values) == theirs):
         raise UserError("The model to start from has other actions or shapes; train without --init.")
@@ -164,7 +168,7 @@ def learn_prior(
         world.dynamics.eval(), store, codes, size=recipe.outcome_steps * OUTCOME_BATCH, seed=recipe.seed
     )
     if new_rewards:
-        outcomes.adopt_shares()
+        outcomes.adopt_shares(ends=start is None)
     schedule = FitConfig(recipe.outcome_steps, OUTCOME_BATCH, OUTCOME_LR, seed=recipe.seed)
     fit(outcomes, schedule, _outcomes(recipe, folder))
     world.contexts = _contexts(store, codes)

@@ -168,7 +168,13 @@ class VideoVQVAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor, past: Tensor | None = None) -> Tensor:
-        """Frames, uint8 [B, T, H, W, 3], of codes, int64 [B, T, h, w]; `past`: codes [B, P, h, w] that came before."""
+        """Frames, uint8 [B, T, H, W, 3], of codes, int64 [B, T, h, w]; `past`: codes [B, P, h, w] that came before.
+
+        Raises `UserError` for codes of another grid or type.
+        """
+        grid = self.config.code_shape
+        if codes.dtype != torch.int64 or codes.ndim != 4 or tuple(codes.shape[2:]) != grid:
+            raise UserError(f"Codes are int64 [B, T, {', '.join(map(str, grid))}], not {described(codes)}.")
         return to_frames(self.decoder(self.quantizer.lookup(self._with_past(codes, past).to(self.device))))
 
     def forward(self, frames: Tensor, weight: Tensor | None = None) -> VideoLoss:
@@ -185,8 +191,9 @@ class VideoVQVAE(nn.Module):
         return VideoLoss(reconstruction + quantized.loss, reconstruction, decoded.detach(), quantized.codes)
 
     def _floats(self, frames: Tensor) -> Tensor:
-        """uint8 [B, T, H, W, 3] -> [B, 3, T, H, W] in [-0.5, 0.5], in the precision of the weights."""
-        return rearrange(frames, "b t h w c -> b c t h w").to(self.quantizer.embedding.dtype) / 255 - 0.5
+        """uint8 [B, T, H, W, 3] -> [B, 3, T, H, W] in [-0.5, 0.5], in the encoder's precision."""
+        dtype = next(self.encoder.parameters()).dtype
+        return rearrange(frames, "b t h w c -> b c t h w").to(dtype) / 255 - 0.5
 
     def _with_past(self, clip: Tensor, past: Tensor | None) -> Tensor:
         """`clip` [B, T, ...] with exactly `memory - 1` frames before it."""

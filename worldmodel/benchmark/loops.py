@@ -1,8 +1,9 @@
 """Turn right n steps and back: does the same view return?
 
 What a frozen dream shows is the same view too, so the measure is how much *closer* the view at the end of the loop is
-than the view at its turn, as a share of what the engine itself turns away by. The engine scores nearly 1; a dream that
-stands still, or wanders off wherever it is told to go, scores 0.
+than the view at its turn, as a share of what the engine itself turns away by. A dream that stands still, or wanders off
+wherever it is told to go, scores 0. The engine would score 1, but for turns that begin while one still coasts from what
+was done before, as many in random play do: a dream's score is to be read beside the engine's.
 """
 
 from __future__ import annotations

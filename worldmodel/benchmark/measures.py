@@ -51,7 +51,11 @@ METRICS: dict[str, Metric] = {
         "how often a judge trained on real pairs of frames finds the action taken, steps 0.8 h to h", 1, 3, (0, 1)
     ),
     "drift": Metric("Frechet distance to real frames in a fixed feature space, a feature; not FID", -1, 2, (0, None)),
-    "fid": Metric("Frechet Inception distance to real frames", -1, 1),
+    "fid": Metric(
+        "Frechet Inception distance to real frames, biased upwards by how few these are: no published value is like it",
+        -1,
+        1,
+    ),
     "liveliness": Metric(
         "change a step under actions that move, of what real frames change by, steps 0.8 h to h", 0, 2, (0, None)
     ),

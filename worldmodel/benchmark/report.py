@@ -54,7 +54,8 @@ def _consistency(predictors: Result) -> list[str]:
     about = (
         "Look one way n steps and back: how much closer the last view is to the first than the view at the turn is, as "
         "a share of what the engine turns away by. In parentheses the mean absolute differences to the first view, in "
-        "grey levels, at the turn and at the end. More is better."
+        "grey levels, at the turn and at the end. More is better, up to the truth's: that is below 1 where one still "
+        "coasts as the turn begins."
     )
     rows = []
     for p, values in found.items():
@@ -71,7 +72,11 @@ def _clips(predictors: Result) -> list[str]:
     if not found:
         return []
     rows = [[p, "–" if v is None else f"{v:.0f}"] for p, v in found.items()]
-    return ["## fvd\n\nFrechet video distance of whole clips; less is better.", table(["predictor", "FVD"], rows)]
+    about = (
+        "Frechet video distance of whole clips, biased upwards by how few these are: no published value is like it; "
+        "less is better."
+    )
+    return [f"## fvd\n\n{about}", table(["predictor", "FVD"], rows)]
 
 
 def _calibrations(predictors: Result) -> list[str]:
