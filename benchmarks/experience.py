@@ -26,6 +26,7 @@ from agents.vec_env import SB3VecEnv
 from envs.imagined_vector import ImaginedVectorEnv
 from scripts.command import run_script
 from scripts.world_choice import WorldChoice, make_worlds
+from worldmodel.errors import UserError
 from worldmodel.precision import fast_dtype
 from worldmodel.world import WorldModel
 
@@ -90,7 +91,8 @@ def collect(envs: Any, model: WorldModel) -> dict[str, float]:
 def main(args: Args) -> None:
     choice = args.world
     model = choice.load(fast_dtype(choice.device))
-    assert model is not None
+    if model is None:
+        raise UserError("--model says whose dreams are measured, and whose codes are seen in a real world: give one.")
     result: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),

@@ -1,18 +1,27 @@
 """The VQ-VAE of speech: any length in and out, what it minimises, and how it is kept."""
 
-import copy
 import dataclasses
 import json
 import math
 from pathlib import Path
 
 import pytest
+import scipy.fft
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from worldmodel import audio as audio_module
-from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, encode_waves, fit_dictionary, settle, settled_config
+from worldmodel import audio_recipe
+from worldmodel.audio import (
+    PRESETS,
+    AudioConfig,
+    AudioVQVAE,
+    encode_waves,
+    fit_codes,
+    heard_spectra,
+    settle,
+    settled_config,
+)
 from worldmodel.audio_data import Audio
 from worldmodel.audio_evaluation import decoder_bits, prior_bits
 from worldmodel.audio_model import AudioModel, AudioModelConfig
@@ -214,23 +223,43 @@ def test_codes_are_the_same_in_training_and_in_use(config: AudioConfig) -> None:
     assert torch.equal(model.encode(waves), model.encode(wave_of(mu_law(waves))))
 
 
+def test_cepstra_are_the_cosine_transform_of_the_spectra_that_are_heard() -> None:
+    torch.manual_seed(0)
+    encoder = AudioVQVAE(settled_config(MEL)).encoder
+    wave = torch.rand(1, 3_200) * 0.4 - 0.2
+    heard = heard_spectra(wave)[0].double().numpy()  # [bands, T / 160]
+    cosines = scipy.fft.dct(heard, axis=0)[:13] / (2 * len(heard))
+    expected = torch.from_numpy(cosines).unflatten(1, (-1, 2)).mean(2)  # a latent of two columns
+    torch.testing.assert_close(encoder.features(wave)[0, MEL.width :].double(), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("config", [TINY, MEL])
-def test_settled_codes_are_directions_of_what_the_encoder_makes_before_its_last_layer(
-    config: AudioConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(audio_module, "SETTLING", 100)
+def test_settled_codes_are_directions_of_what_is_told_to_the_last_layer(config: AudioConfig) -> None:
     model = tiny_model(config).vqvae
     waves = [torch.rand(n) * 0.4 - 0.2 for n in (9_000, 3_200)]
-    settled = settle(model)
-    fit_dictionary(settled, waves)
-    settled.eval()
-    bare = copy.deepcopy(model.encoder)
-    bare.layers[-1] = nn.Identity()
-    before = bare(wave_of(mu_law(waves[0][None])))  # [1, width, L]
-    embeddings = F.normalize(settled.quantizer.embedding, dim=1)
-    nearest = torch.einsum("kd,bdl->bkl", embeddings, F.normalize(before, dim=1)).argmax(1)
-    assert torch.equal(settled.encode(waves[0][None]), nearest)
-    assert settled.quantizer.usage == 1
+    settled = settle(model).eval()
+    fit_codes(settled, waves, seed=0)
+    heard = [wave_of(mu_law(wave[None])) for wave in waves]
+    made = torch.cat([model.encoder.features(wave)[0].T for wave in heard])  # [N, width]: no cepstra yet
+    told = torch.cat([settled.encoder.features(wave)[0].T for wave in heard])[:, config.width :]
+    scaled = (made - made.mean(0)) / made.var(0, correction=0).sum().sqrt()
+    # Each of the cepstra has the same share of .6 squared of what all of the others vary by.
+    told = told - told.mean(0)
+    shares = told / told.square().mean(0).sqrt() * math.sqrt(0.36 / max(told.shape[1], 1))
+    directions = F.normalize(torch.cat([scaled, shares], 1), dim=1)  # [N, D]
+    codes = torch.cat([settled.encode(wave[None])[0] for wave in waves])
+    embeddings = settled.quantizer.embedding
+    assert torch.equal((directions @ embeddings.T).argmax(1), codes)
+    assert len(codes.unique()) == config.num_codes
+    for code, embedding in enumerate(embeddings):  # the mean of what it stands for
+        torch.testing.assert_close(F.normalize(directions[codes == code].mean(0), dim=0), embedding, rtol=0, atol=0.1)
+
+
+def test_a_dictionary_of_few_sounds_is_fitted_to_those() -> None:
+    settled = settle(tiny_model(MEL).vqvae).eval()
+    fit_codes(settled, [torch.zeros(3_200)], seed=0)
+    assert settled.encode(torch.zeros(1, 3_200)).shape == (1, 10)
+    assert all(value.isfinite().all() for value in settled.state_dict().values())
 
 
 def test_once_it_has_settled_only_the_decoder_learns() -> None:
@@ -244,8 +273,7 @@ def test_once_it_has_settled_only_the_decoder_learns() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_settled_model_comes_back_as_it_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_module, "SETTLING", 3)
+def test_a_settled_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     audio = ann()
     recipe = AudioRecipe(preset="25hz", steps=1, settle_steps=1, batch=1, heard=1_280, spoken=640, prior_steps=1)
     model = learn_audio(audio, recipe, tmp_path, "cpu")
@@ -256,10 +284,9 @@ def test_a_settled_model_comes_back_as_it_was_saved(tmp_path: Path, monkeypatch:
 
 
 def test_a_settled_training_that_goes_on_keeps_its_dictionary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_module, "SETTLING", 3)
     recipe = AudioRecipe(preset="25hz", steps=1, settle_steps=1, batch=1, heard=1_280, spoken=640, prior_steps=1)
     before = learn_audio(ann(), recipe, tmp_path, "cpu").vqvae.state_dict()
-    monkeypatch.setattr(audio_module, "SETTLING", 10**9)  # it would take for ever
+    monkeypatch.setattr(audio_recipe, "fit_codes", None)
     after = learn_audio(ann(), recipe, tmp_path, "cpu").vqvae.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 

@@ -13,7 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from worldmodel.blocks import ResidualBlock, conv1d
 from worldmodel.errors import UserError
+from worldmodel.k_means import k_means
 from worldmodel.mel import log_mel
+from worldmodel.mfcc import COEFFICIENTS, cepstra
 from worldmodel.mu_law import CLASSES, mu_law, wave_of
 from worldmodel.progress import track
 from worldmodel.quantizer import VectorQuantizer
@@ -22,7 +24,7 @@ from worldmodel.wavenet import WaveNet, WaveNetConfig
 SAMPLE_RATE = 16_000  # Hz
 HIDDEN_AT_ONCE = 160  # samples: more than a small decoder looks back, or it would guess them
 MEL_HOP, MEL_BANDS = 160, 80  # a column each 10 ms
-SETTLING, SETTLED_BY = 2_000, 4_096  # batches, and latents of each: with a quarter of these the dictionary is worse
+CEPSTRA_SCALE = 0.6  # of their spread beside that of what is learned: .5 to .7 tell phonemes of training as well
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class AudioConfig:
     """Residual blocks of the encoder, and of what is made of the latents."""
     features: Literal["waveform", "mel"] = "waveform"
     """What the encoder hears: the paper's waveform, or its log-mel spectrum, 100 columns a second."""
+    cepstra: int = 0
+    """Of the mel spectrum, told to the encoder's last layer beside what the others make: a latent's mean of each."""
     decoder_width: int = 64
     decoder_skip: int = 128
     decoder_stacks: int = 2
@@ -58,6 +62,8 @@ class AudioConfig:
                 "A model of speech has one code, channel, block, stride and speaker at least, and hears a waveform or "
                 "its mel spectrum."
             )
+        if not 0 <= self.cepstra <= (MEL_BANDS if self.features == "mel" else 0):
+            raise UserError(f"Cepstra are those of {MEL_BANDS} mel bands: 0 to as many, and 0 of a waveform.")
         if not 0 <= self.hidden < 1:
             raise UserError(f"The share of the past that is hidden is from 0 to less than 1, not {self.hidden:g}.")
         if self.stride % self.hop:
@@ -227,9 +233,11 @@ def encode_waves(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> list[Tensor]:
 
 def settled_config(config: AudioConfig) -> AudioConfig:
     """The shape of a model once it has settled (see `settle`)."""
+    told = COEFFICIENTS if config.features == "mel" else 0
     return dataclasses.replace(
         config,
-        code_dim=config.width,
+        code_dim=config.width + told,
+        cepstra=told,
         decoder_width=64,
         decoder_skip=128,
         decoder_stacks=1,
@@ -240,28 +248,34 @@ def settled_config(config: AudioConfig) -> AudioConfig:
 
 @torch.no_grad()
 def settle(vqvae: AudioVQVAE) -> AudioVQVAE:
-    """A model whose encoder is done, and heard before its last layer; its dictionary and its decoder are yet to come.
+    """A model whose encoder is done; what its codes stand for (`fit_codes`) and its decoder are yet to come.
 
-    The last layer serves the decoder; the directions of what comes before it tell more of phonemes. So it becomes the
-    identity, and D is `width`. A decoder that has no encoder to teach may look back as far as a voice asks.
+    The last layer served the decoder; the directions of what comes before it tell more of phonemes, and cepstra what
+    the decoder did not ask for. A decoder that has no encoder to teach may look back as far as a voice asks.
     """
     model = AudioVQVAE(settled_config(vqvae.config)).to(vqvae.device)
-    model.encoder.layers[:-1].load_state_dict(vqvae.encoder.layers[:-1].state_dict())
-    nn.init.dirac_(model.encoder.layers[-1].get_parameter("weight"))
-    nn.init.zeros_(model.encoder.layers[-1].get_parameter("bias"))
+    model.encoder.layers.load_state_dict(vqvae.encoder.layers.state_dict())
     return model
 
 
 @torch.no_grad()
-def fit_dictionary(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> None:
-    """Have the dictionary follow what the encoder, as it is, says of all of `waves`, float [T] each."""
-    device = vqvae.device
-    heard = (wave_of(mu_law(wave[None].to(device))) for wave in track(waves, "Encoding"))
-    said = torch.cat([vqvae.encoder(wave)[0].T for wave in heard])  # [N, D]
-    vqvae.quantizer.train()
-    for _ in track(range(SETTLING), "dictionary"):
-        rows = torch.randint(len(said), (SETTLED_BY,), device=device)
-        vqvae.quantizer(said[rows].T[None])
+def fit_codes(vqvae: AudioVQVAE, waves: Sequence[Tensor], *, seed: int) -> None:
+    """Fit the last layer and the dictionary of a model that has settled to what it makes of `waves`, float [T] each.
+
+    The layer centres what the others make and scales all of it by one number, and each of the cepstra by its own. The
+    dictionary, which compares directions, has the k-means centres of those.
+    """
+    encoder, width = vqvae.encoder, vqvae.config.width
+    heard = (wave_of(mu_law(wave[None].to(vqvae.device))) for wave in track(waves, "Encoding"))
+    made = torch.cat([encoder.features(wave)[0].T for wave in heard])  # [N, width + cepstra]
+    spread = made.var(0, correction=0).clamp(min=1e-12)
+    scale = spread.rsqrt() * CEPSTRA_SCALE / max(vqvae.config.cepstra, 1) ** 0.5
+    scale[:width] = spread[:width].sum().rsqrt()
+    encoder.last.weight.copy_(scale.diag()[:, :, None])
+    encoder.last.get_parameter("bias").copy_(-made.mean(0) * scale)
+    directions = F.normalize(encoder.last(made.T[None])[0].T, dim=1)  # [N, D]
+    centres = k_means(directions, vqvae.config.num_codes, seed=seed)
+    vqvae.quantizer.embedding[: len(centres)] = F.normalize(centres, dim=1).to(directions)
 
 
 class _Encoder(nn.Module):
@@ -269,7 +283,7 @@ class _Encoder(nn.Module):
 
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
-        self.stride = config.stride
+        self.stride, self.cepstra = config.stride, config.cepstra
         self.mel = config.features == "mel"
         channels, layers = (MEL_BANDS if self.mel else 1), []
         for stride in config.strides:
@@ -278,14 +292,24 @@ class _Encoder(nn.Module):
             layers += [nn.ConstantPad1d(pad, 0), nn.Conv1d(channels, config.width, 2 * stride, stride), nn.ReLU()]
             channels = config.width
         layers += [ResidualBlock(config.width, conv1d) for _ in range(config.blocks)]
-        self.layers = nn.Sequential(*layers, nn.ReLU(), conv1d(config.width, config.code_dim, 1))
+        self.layers = nn.Sequential(*layers, nn.ReLU())
+        self.last = conv1d(config.width + config.cepstra, config.code_dim, 1)
 
     def forward(self, waves: Tensor) -> Tensor:
+        return self.last(self.features(waves))
+
+    def features(self, waves: Tensor) -> Tensor:
+        """What the last layer is told: [B, width + cepstra, ceil(T / stride)]."""
         waves = F.pad(waves, (0, -waves.shape[1] % self.stride))
-        return self.layers(_spectra(waves) if self.mel else waves[:, None])
+        heard = heard_spectra(waves) if self.mel else waves[:, None]  # [B, bands, T / 160] or [B, 1, T]
+        made = self.layers(heard)
+        if not self.cepstra:
+            return made
+        columns = cepstra(heard.transpose(1, 2), self.cepstra).transpose(1, 2)
+        return torch.cat([made, F.avg_pool1d(columns, self.stride // MEL_HOP)], 1)
 
 
-def _spectra(waves: Tensor) -> Tensor:
+def heard_spectra(waves: Tensor) -> Tensor:
     """Log-mel spectra, float [B, bands, T / 160], of waves, float [B, T], of zero mean and unit variance a band.
 
     The normalisation, over the time of each wave, takes away the loudness and what the microphone and the voice add to

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, fit_dictionary, settle, settled_config
+from worldmodel.audio import PRESETS, AudioConfig, AudioVQVAE, fit_codes, settle, settled_config
 from worldmodel.audio_data import Audio
 from worldmodel.audio_model import AudioModel, AudioModelConfig
 from worldmodel.audio_objectives import AudioObjective, SpeechCodesObjective
@@ -30,8 +30,9 @@ class AudioRecipe:
     steps: int = 20_000
     """Steps of the VQ-VAE; with 0 it stays what it is at the start."""
     settle_steps: int = 0
-    """After those, keep the encoder as it is but for its last layer, fit a new dictionary to what it makes, and train a
-    new decoder for so many steps: such codes come closer to phonemes. 0 for the codes as they are."""
+    """After those, keep the encoder as it is but for its last layer, fit a new dictionary to what it makes (and for
+    25hz to cepstra), and train a new decoder for so many steps: such codes come closer to phonemes. 0 for the codes as
+    they are."""
     batch: int = 16
     heard: int = 30_720
     """Samples of speech that the encoder hears at once."""
@@ -98,7 +99,7 @@ def learn_audio(
         if not has_settled:
             vqvae = settle(vqvae)
             if not (folder / "settled" / CHECKPOINT).exists():  # which has a dictionary
-                fit_dictionary(vqvae, audio.waves)
+                fit_codes(vqvae, audio.waves, seed=recipe.seed)
         speech = AudioObjective(vqvae, audio, recipe.heard, recipe.spoken, settled=True, seed=recipe.seed)
         fit(speech, dataclasses.replace(schedule, steps=recipe.settle_steps), folder / "settled")
     torch.manual_seed(recipe.seed)

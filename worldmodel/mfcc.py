@@ -13,7 +13,12 @@ def mfcc(wave: Tensor, sample_rate: int, hop: int, coefficients: int = COEFFICIE
 
     The 0th is the mean itself; and log_mel = c[0] + 2 * sum of c[k] cos(pi k (band + 1/2) / 40) over k = 1 ... 39.
     """
-    spectra = log_mel(wave, sample_rate, hop, BANDS)
-    band, k = torch.arange(BANDS) + 0.5, torch.arange(coefficients)
-    cosines = torch.cos(torch.pi / BANDS * band[:, None] * k)  # [bands, coefficients]
-    return spectra @ cosines.to(spectra) / BANDS
+    return cepstra(log_mel(wave, sample_rate, hop, BANDS), coefficients)
+
+
+def cepstra(spectra: Tensor, coefficients: int) -> Tensor:
+    """The first coefficients of log spectra's cosine transform, float [*, bands] -> [*, coefficients] (see `mfcc`)."""
+    bands = spectra.shape[-1]
+    band, k = torch.arange(bands) + 0.5, torch.arange(coefficients)
+    cosines = torch.cos(torch.pi / bands * band[:, None] * k)  # [bands, coefficients]
+    return spectra @ cosines.to(spectra) / bands

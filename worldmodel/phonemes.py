@@ -9,11 +9,11 @@ from torch import Tensor
 
 from worldmodel.audio import AudioVQVAE, encode_waves
 from worldmodel.audio_data import Audio
-from worldmodel.errors import UserError, require
+from worldmodel.errors import UserError
+from worldmodel.k_means import k_means
 from worldmodel.mfcc import mfcc
 
 SILENCE = "sil"
-PASSES = 30  # of k-means over its data
 STARTS = 5  # of k-means: where it begins moves its shares by a point
 
 Shares = dict[str, float | None]
@@ -94,17 +94,14 @@ def mfcc_k_means(training: Audio, k: int, hop: int, *, seed: int = 0) -> Classif
     A stretch has the mean of its spectra, one about each 10 ms: like the codes, k-means hears all of it. Over an
     utterance each coefficient has zero mean and unit variance, which takes away much of the voice and the microphone.
     """
-    vq = require("scipy.cluster.vq", "audio")
     most = max(hop * 100 // training.sample_rate, 1)
     spectra = next(n for n in range(most, 0, -1) if hop % n == 0)  # of a stretch
 
-    def features(wave: Tensor) -> np.ndarray:
+    def features(wave: Tensor) -> Tensor:
         cepstra = mfcc(wave, training.sample_rate, hop // spectra)
         means = torch.stack([part.mean(0) for part in cepstra.split(spectra)])  # [ceil(n / hop), 13]
         centred = means - means.mean(0)
-        return (centred / (centred.square().mean(0) + 1e-2).sqrt()).double().numpy()
+        return (centred / (centred.square().mean(0) + 1e-2).sqrt()).double()
 
-    everything = np.concatenate([features(wave) for wave in training.waves])
-    k = min(k, len(np.unique(everything, axis=0)))
-    centres, _ = vq.kmeans2(everything, k, iter=PASSES, minit="++", rng=np.random.default_rng(seed))
-    return lambda waves: [torch.from_numpy(vq.vq(features(wave), centres)[0]).long() for wave in waves]
+    centres = k_means(torch.cat([features(wave) for wave in training.waves]), k, seed=seed)
+    return lambda waves: [torch.cdist(features(wave), centres).argmin(1) for wave in waves]
