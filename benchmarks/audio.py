@@ -16,7 +16,7 @@ import torch
 from scripts.audio_phonemes import percent
 from scripts.command import run_script
 from scripts.device import FASTEST, Device
-from scripts.output import room_for_file
+from scripts.output import read_record
 from worldmodel.audio import SAMPLE_RATE, AudioVQVAE
 from worldmodel.audio_data import Split, load_audio
 from worldmodel.audio_evaluation import evaluate_audio, evaluate_spoken
@@ -43,9 +43,8 @@ def main(args: Args) -> None:
     names = [model_name(name) for name in args.models]
     if len(set(names)) < len(names):
         raise UserError(f"The figures go by the models' names, so these have to differ: {', '.join(names)}.")
-    room_for_file(args.out)
+    result: dict[str, Any] = read_record(args.out, {})
     training, test, new = (load_audio(args.data, split, SAMPLE_RATE) for split in SPLITS)
-    result: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name, address in zip(names, args.models, strict=True):
         model = AudioModel.from_pretrained(address, device=args.device)
         result[name] = {

@@ -14,9 +14,11 @@ from typing import Literal, get_args
 from scripts import benchmark
 from scripts.command import run_script
 from scripts.curves import draw_curves
+from scripts.output import read_record
 from worldmodel.benchmark.comparison import ALIKE
 from worldmodel.benchmark.report import markdown
 from worldmodel.benchmark.running import LOOKED_AT
+from worldmodel.errors import UserError
 from worldmodel.files import write_text
 from worldmodel.metrics import Result
 
@@ -46,9 +48,11 @@ class Args:
 
 
 def main(args: Args) -> None:
-    before = json.loads(args.before.read_text()) if args.before else {}
+    if args.before and not args.before.is_file():
+        raise UserError(f"There is no earlier record {args.before}.")
+    before: dict[str, Result] = read_record(args.before, {}) if args.before else {}
     record = args.out / "horizon.json"
-    results = json.loads(record.read_text()) if record.exists() else {}
+    results: dict[str, Result] = read_record(record, {})
     for world in args.worlds:
         for protocol in args.protocols:
             if protocol not in WORLDS[world][1]:

@@ -20,6 +20,7 @@ import torch
 
 from scripts.command import run_script
 from scripts.device import FASTEST, Device, check_device
+from scripts.output import read_record
 from worldmodel.baselines import ImageVAE, ImageVIMCO
 from worldmodel.benchmark.report import table
 from worldmodel.errors import UserError
@@ -29,7 +30,7 @@ from worldmodel.image_data import Images, load_images
 from worldmodel.image_evaluation import evaluate_bound
 from worldmodel.image_objectives import AnyImageModel, ImageObjective
 from worldmodel.likelihood import LikelihoodName
-from worldmodel.training import FitConfig, fit
+from worldmodel.training import FitConfig, check_schedules, fit
 
 MODELS: dict[str, Callable[[ImageConfig], AnyImageModel]] = {
     "VAE": ImageVAE,
@@ -78,13 +79,14 @@ class Scored(ImageObjective):
 
 def main(args: Args) -> None:
     check_device(args.device)
+    check_schedules((args.batch,), (args.lr,), seed=0)
     train, test = load_images(args.data, "train", (32, 32)), load_images(args.data, "test", (32, 32))
     if not 1 <= args.points <= args.steps or not 1 <= args.test_images <= len(test):
         raise UserError(f"--points is from 1 to --steps, and --test-images from 1 to {len(test)}.")
     test = test.spread(args.test_images)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "images.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    rows: list[dict[str, Any]] = read_record(path, [])
     for maps in args.maps:
         config = dataclasses.replace(
             PRESETS["cifar10"], width=args.width, maps=maps, code_dim=args.code_dim, likelihood=args.likelihood

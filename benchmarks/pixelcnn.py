@@ -17,6 +17,8 @@ from typing import Literal, get_args
 import torch
 
 from scripts.command import run_script
+from scripts.output import room_for_file
+from worldmodel.errors import UserError
 from worldmodel.files import write_text
 from worldmodel.pixelcnn import PixelCNN, PixelCNNConfig
 
@@ -33,6 +35,9 @@ class Args:
 
 @torch.no_grad()
 def main(args: Args) -> None:
+    if args.batch < 1:
+        raise UserError(f"A batch is 1 or more grids, not {args.batch}.")
+    room_for_file(args.out)
     rows, columns = SHAPE.code_shape
     passes: dict[Order, int] = {"raster": rows * columns, "diagonal": rows + columns - 1}
     result: dict[str, float | dict[str, float]] = {"batch": args.batch, "threads": torch.get_num_threads()}

@@ -15,7 +15,7 @@ from worldmodel.errors import UserError
 from worldmodel.evaluation import check_store
 from worldmodel.files import write_bytes
 from worldmodel.pictures import strips, write_film, write_png
-from worldmodel.sampling import check_temperature
+from worldmodel.sampling import check_seed, check_temperature
 from worldmodel.state import WorldState, generators
 from worldmodel.world import WorldModel
 
@@ -56,11 +56,13 @@ class Args:
 
 def main(args: Args) -> None:
     check_temperature(args.temperature)
+    check_seed(args.seed)
     check_device(args.device)
     if args.figure7 and args.actions is not None:
         raise UserError("Figure 7 chooses its own actions: leave out --figure7 or --actions.")
-    if args.given < 1 or min(args.seed, args.start, args.episode) < 0:
-        raise UserError("--given is 1 or more, and --seed, --start and --episode are 0 or more.")
+    least = FIGURE7_GIVEN if args.figure7 else 1
+    if args.given < least or min(args.start, args.episode) < 0:
+        raise UserError(f"--given is {least} or more, and --start and --episode are 0 or more.")
     if args.store is None and (args.given, args.start, args.episode) != (Args.given, Args.start, Args.episode):
         raise UserError("--given, --start and --episode say where in a --store to start: give one, or leave them out.")
     world = WorldModel.from_pretrained(args.model, device=args.device)

@@ -1,10 +1,14 @@
 """`--out`: what stands in the way of writing there is known before the work."""
 
+import json
 import os
 from pathlib import Path
+from typing import TypeVar
 
 from worldmodel.errors import UserError
 from worldmodel.files import check_replaceable
+
+T = TypeVar("T")
 
 
 def apart_from(data: str, out: Path) -> None:
@@ -19,6 +23,23 @@ def room_for_file(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file as --out.")
     _room_in(path.parent)
+
+
+def read_record(path: Path, empty: T) -> T:
+    """What a JSON file of results holds, to which more are to be added: `empty`, or what is of its type.
+
+    Raises `UserError` for a damaged file, or one that cannot be written.
+    """
+    room_for_file(path)
+    if not path.exists():
+        return empty
+    try:
+        record = json.loads(path.read_text())
+    except ValueError:
+        record = None
+    if not isinstance(record, type(empty)):
+        raise UserError(f"{path} is damaged, or holds something else: take it away, or choose another --out.")
+    return record
 
 
 def room_for_png(path: Path) -> None:

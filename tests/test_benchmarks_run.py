@@ -80,6 +80,16 @@ def test_a_mistake_is_one_sentence_and_leaves_the_record_of_horizons_alone(tmp_p
     assert record.read_text() == '{"kept": 1}'
 
 
+def test_orders_of_a_pixelcnn_are_timed_and_no_mistake_costs_the_record(tmp_path: Path) -> None:
+    record = tmp_path / "pixelcnn.json"
+    run("pixelcnn.py", "--batch", 1, "--out", record)
+    held = record.read_text()
+    assert json.loads(held)["raster"]["naive"] > json.loads(held)["raster"]["cached"] > 0
+    argv = [sys.executable, ROOT / "benchmarks" / "pixelcnn.py", "--out", record, "--batch", "0"]
+    assert "A batch is 1 or more" in subprocess.run(argv, cwd=ROOT, capture_output=True, text=True).stderr
+    assert record.read_text() == held
+
+
 def test_the_table_of_images_is_that_of_their_record() -> None:
     rows = json.loads((ROOT / "benchmarks" / "images.json").read_text())
     assert comparison(rows) in (ROOT / "benchmarks" / "images.md").read_text()

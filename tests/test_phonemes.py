@@ -10,6 +10,7 @@ from torch import Tensor
 from worldmodel.audio import AudioConfig, AudioVQVAE
 from worldmodel.audio_data import Audio
 from worldmodel.errors import UserError
+from worldmodel.k_means import k_means
 from worldmodel.mel import log_mel
 from worldmodel.mfcc import mfcc
 from worldmodel.phonemes import evaluate_phonemes, mfcc_k_means, most_frequent_phonemes, phonemes_said
@@ -58,6 +59,19 @@ def test_k_means_of_cepstra_tell_tones_apart_and_the_share_without_silence_leave
         most = known[known != left_out].bincount().argmax()
         expected = (said[said != left_out] == most).double().mean()
         assert result["most_frequent"]["test"][kind] == pytest.approx(float(expected))
+
+
+def test_centres_are_means_of_what_is_nearest_and_no_more_than_can_be_told_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    middles = torch.randn(20, 5, generator=generator) * 10
+    vectors = middles.repeat_interleave(30, 0) + 0.1 * torch.randn(600, 5, generator=generator)
+    centres = k_means(vectors, 20, seed=0)
+    nearest = torch.cdist(vectors.double(), centres).argmin(1)
+    assert torch.equal(nearest.view(20, 30), nearest[::30, None].expand(-1, 30))  # each cluster is found
+    for i, centre in enumerate(centres):
+        torch.testing.assert_close(vectors[nearest == i].double().mean(0), centre)
+    assert torch.equal(k_means(vectors, 20, seed=0), centres)
+    assert len(k_means(torch.tensor([[0.0], [1.0], [0.0]]), 5, seed=0)) == 2
 
 
 def test_centres_do_not_hear_how_loud_an_utterance_is() -> None:

@@ -232,12 +232,11 @@ def encode_waves(vqvae: AudioVQVAE, waves: Sequence[Tensor]) -> list[Tensor]:
 
 
 def settled_config(config: AudioConfig) -> AudioConfig:
-    """The shape of a model once it has settled (see `settle`)."""
-    told = COEFFICIENTS if config.features == "mel" else 0
+    """The shape of a model that hears spectra, once it has settled (see `settle`)."""
     return dataclasses.replace(
         config,
-        code_dim=config.width + told,
-        cepstra=told,
+        code_dim=config.width + COEFFICIENTS,
+        cepstra=COEFFICIENTS,
         decoder_width=64,
         decoder_skip=128,
         decoder_stacks=1,
@@ -248,7 +247,7 @@ def settled_config(config: AudioConfig) -> AudioConfig:
 
 @torch.no_grad()
 def settle(vqvae: AudioVQVAE) -> AudioVQVAE:
-    """A model whose encoder is done; what its codes stand for (`fit_codes`) and its decoder are yet to come.
+    """A model that hears spectra and whose encoder is done; its codes (see `fit_codes`) and decoder are yet to come.
 
     The last layer served the decoder; the directions of what comes before it tell more of phonemes, and cepstra what
     the decoder did not ask for. A decoder that has no encoder to teach may look back as far as a voice asks.
@@ -269,7 +268,7 @@ def fit_codes(vqvae: AudioVQVAE, waves: Sequence[Tensor], *, seed: int) -> None:
     heard = (wave_of(mu_law(wave[None].to(vqvae.device))) for wave in track(waves, "Encoding"))
     made = torch.cat([encoder.features(wave)[0].T for wave in heard])  # [N, width + cepstra]
     spread = made.var(0, correction=0).clamp(min=1e-12)
-    scale = spread.rsqrt() * CEPSTRA_SCALE / max(vqvae.config.cepstra, 1) ** 0.5
+    scale = spread.rsqrt() * CEPSTRA_SCALE / vqvae.config.cepstra**0.5
     scale[:width] = spread[:width].sum().rsqrt()
     encoder.last.weight.copy_(scale.diag()[:, :, None])
     encoder.last.get_parameter("bias").copy_(-made.mean(0) * scale)

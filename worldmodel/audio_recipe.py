@@ -30,9 +30,9 @@ class AudioRecipe:
     steps: int = 20_000
     """Steps of the VQ-VAE; with 0 it stays what it is at the start."""
     settle_steps: int = 0
-    """After those, keep the encoder as it is but for its last layer, fit a new dictionary to what it makes (and for
-    25hz to cepstra), and train a new decoder for so many steps: such codes come closer to phonemes. 0 for the codes as
-    they are."""
+    """25hz: after those, keep the encoder as it is but for its last layer, fit a new dictionary to what it makes and to
+    cepstra, and train a new decoder for so many steps: such codes come closer to phonemes. 0 for the codes as they
+    are."""
     batch: int = 16
     heard: int = 30_720
     """Samples of speech that the encoder hears at once."""
@@ -51,10 +51,15 @@ class AudioRecipe:
     def __post_init__(self) -> None:
         if min(self.steps, self.settle_steps) < 0 or self.prior_steps < 1:
             raise UserError("Steps are 1 or more (--steps and --settle-steps 0 or more).")
+        if self.settle_steps and PRESETS[self.preset].features != "mel":
+            raise UserError(f"--settle-steps is of the preset 25hz, which hears spectra; {self.preset} hears the wave.")
         check_schedules((self.batch, self.prior_batch), (self.lr, self.prior_lr), self.seed)
         least = PRESETS[self.preset].stride
         if not least <= min(self.heard, self.prior_crop) <= max(self.heard, self.prior_crop) <= LONGEST_CROP:
-            raise UserError(f"A crop has the {least} samples of one latent at least, and {LONGEST_CROP} at most.")
+            raise UserError(
+                f"--heard and --prior-crop are from {least} samples, one latent, to {LONGEST_CROP}; these are "
+                f"{self.heard} and {self.prior_crop}."
+            )
         if not 1 <= self.spoken <= self.heard:
             raise UserError(f"--spoken is 1 to --heard, {self.heard}, not {self.spoken}.")
 
@@ -69,7 +74,7 @@ def check_trainable(audio: Audio, recipe: AudioRecipe, start: AudioModel | None 
         return
     if start.config.speakers != audio.speaker_names:
         raise UserError("The model to start from knows other speakers than these; train without --init.")
-    if start.config.audio not in (config, settled_config(config)):
+    if start.config.audio != config and (config.features != "mel" or start.config.audio != settled_config(config)):
         raise UserError(f"The model to start from is none of the preset {recipe.preset}; train without --init.")
     if start.config != _model_config(start.config.audio, audio, recipe):
         raise UserError("The prior of the model to start from learned from crops of another length: mend --prior-crop.")

@@ -46,10 +46,12 @@ class FitConfig:
 
 def check_schedules(batches: Sequence[int], rates: Sequence[float], seed: int) -> None:
     """Raise `UserError` for sizes of batches, learning rates or a seed with which nothing can be trained."""
-    if not 1 <= min(batches) <= max(batches) <= MOST_AT_ONCE:
-        raise UserError(f"A batch is 1 to {MOST_AT_ONCE} items.")
-    if not all(0 < rate < 1 for rate in rates):
-        raise UserError("Learning rates are between 0 and 1.")
+    for batch in batches:
+        if not 1 <= batch <= MOST_AT_ONCE:
+            raise UserError(f"A batch is 1 to {MOST_AT_ONCE} items, not {batch}.")
+    for rate in rates:
+        if not 0 < rate < 1:
+            raise UserError(f"Learning rates are between 0 and 1, not {rate:g}.")
     check_seed(seed)
 
 
