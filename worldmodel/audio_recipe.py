@@ -57,8 +57,8 @@ class AudioRecipe:
         least = PRESETS[self.preset].stride
         if not least <= min(self.heard, self.prior_crop) <= max(self.heard, self.prior_crop) <= LONGEST_CROP:
             raise UserError(
-                f"--heard and --prior-crop are {least} samples (one latent) at least, and {LONGEST_CROP} at most; these are "
-                f"{self.heard} and {self.prior_crop}."
+                f"--heard and --prior-crop are {least} samples (one latent) at least, and {LONGEST_CROP} at most; "
+                f"these are {self.heard} and {self.prior_crop}."
             )
         if not 1 <= self.spoken <= self.heard:
             raise UserError(f"--spoken is 1 to --heard, {self.heard}, not {self.spoken}.")
