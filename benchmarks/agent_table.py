@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from scripts.command import run_script
+from scripts.output import read_record
 from worldmodel.errors import UserError
 
 HERE = Path(__file__).parent
@@ -29,7 +30,7 @@ class Args:
 
 def main(args: Args) -> None:
     table = HERE / "agents.json"
-    rows: dict[str, Any] = json.loads(table.read_text())["agents"] if table.exists() else {}
+    rows: dict[str, Any] = read_record(table, {}).get("agents", {})
     for folder in args.evaluations:
         if not (folder / "evaluation.json").is_file():
             raise UserError(f"{folder} holds no evaluation.json: name folders that `worldmodel evaluate` wrote.")
@@ -38,7 +39,7 @@ def main(args: Args) -> None:
         said = how.read_text().strip() if how.exists() else rows.get(folder.name, {}).get("how", "")
         rows[folder.name] = {k: report[k] for k in KEPT} | {"how": said}
     experience = HERE / "experience.json"
-    speed = json.loads(experience.read_text()) if experience.exists() else None
+    speed = read_record(experience, {}) or None
     table.write_text(json.dumps({"agents": rows, "experience": speed}, indent=1) + "\n")
     lines = ["# What agents earn", "", *_tables(rows)]
     if speed:

@@ -16,14 +16,13 @@ import torch
 from scripts.audio_phonemes import percent
 from scripts.command import run_script
 from scripts.device import FASTEST, Device
-from scripts.output import read_record
+from scripts.output import read_record, room_for_file
 from worldmodel.audio import SAMPLE_RATE, AudioVQVAE
 from worldmodel.audio_data import Split, load_audio
 from worldmodel.audio_evaluation import evaluate_audio, evaluate_spoken
 from worldmodel.audio_model import AudioModel
-from worldmodel.errors import UserError
 from worldmodel.files import write_text
-from worldmodel.folders import model_name
+from worldmodel.folders import model_names
 from worldmodel.phonemes import evaluate_phonemes
 
 SPLITS: tuple[Split, ...] = ("train", "test", "new-speakers")
@@ -40,9 +39,8 @@ class Args:
 
 
 def main(args: Args) -> None:
-    names = [model_name(name) for name in args.models]
-    if len(set(names)) < len(names):
-        raise UserError(f"The figures go by the models' names, so these have to differ: {', '.join(names)}.")
+    names = model_names(args.models)
+    room_for_file(args.out)
     result: dict[str, Any] = read_record(args.out, {})
     training, test, new = (load_audio(args.data, split, SAMPLE_RATE) for split in SPLITS)
     for name, address in zip(names, args.models, strict=True):

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from scripts import benchmark
 from scripts.command import run_script
 from scripts.curves import draw_curves
-from scripts.output import read_record
+from scripts.output import read_record, room_for_file
 from worldmodel.benchmark.comparison import ALIKE
 from worldmodel.benchmark.report import markdown
 from worldmodel.benchmark.running import LOOKED_AT
@@ -52,6 +52,7 @@ def main(args: Args) -> None:
         raise UserError(f"There is no earlier record {args.before}.")
     before: dict[str, Result] = read_record(args.before, {}) if args.before else {}
     record = args.out / "horizon.json"
+    room_for_file(record)
     results: dict[str, Result] = read_record(record, {})
     for world in args.worlds:
         for protocol in args.protocols:

@@ -19,13 +19,13 @@ from worldmodel.dream_evaluation import resident
 from worldmodel.dynamics import DynamicsConfig
 from worldmodel.errors import UserError
 from worldmodel.files import write_text
-from worldmodel.folders import model_name
+from worldmodel.folders import model_names
 from worldmodel.metrics import Result
 from worldmodel.precision import fast_dtype
 from worldmodel.speed import Stage, calls_per_second, matmul_rate, naive_ratio, precision_cost, stages
 from worldmodel.state import ContextBank
 from worldmodel.video import video_preset
-from worldmodel.world import WorldConfig, WorldModel, fast_layout
+from worldmodel.world import WorldConfig, WorldModel, to_dream_in
 
 PAPER = "paper"
 BATCHES = (1, 16, 64, 256)
@@ -55,6 +55,7 @@ class Args:
 def main(args: Args) -> None:
     if args.steps < 10 or not args.seconds > 0 or not args.models:
         raise UserError("Speed is measured of one model or more, for some seconds, and memory along 10 steps or more.")
+    names = model_names(args.models)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
@@ -63,9 +64,6 @@ def main(args: Args) -> None:
         model: paper_world(dtype) if model == PAPER else WorldModel.from_pretrained(model, dtype=dtype)
         for model in args.models
     }
-    names = list(map(model_name, args.models))
-    if len(set(names)) < len(names):
-        raise UserError(f"The figures go by the models' names, so these have to differ: {', '.join(names)}.")
     report: Result = {
         "command": command_line("bench-speed", args),
         "threads": torch.get_num_threads(),
@@ -94,7 +92,7 @@ def paper_world(dtype: torch.dtype) -> WorldModel:
     )
     world = WorldModel(WorldConfig(video, dynamics, tuple(map(str, range(9))), fps=15), starts)
     torch.nn.init.constant_(world.dynamics.outcome.termination.bias, -20.0)  # it dreams on
-    return fast_layout(world.to(dtype)).eval().requires_grad_(False)
+    return to_dream_in(world, "cpu", dtype).eval().requires_grad_(False)
 
 
 def _measure(world: WorldModel, seconds: float) -> Result:

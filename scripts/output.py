@@ -26,11 +26,10 @@ def room_for_file(path: Path) -> None:
 
 
 def read_record(path: Path, empty: T) -> T:
-    """What a JSON file of results holds, to which more are to be added: `empty`, or what is of its type.
+    """What a JSON file of results holds: `empty` where there is none, or else something of its type.
 
-    Raises `UserError` for a damaged file, or one that cannot be written.
+    Raises `UserError` for a damaged file.
     """
-    room_for_file(path)
     if not path.exists():
         return empty
     try:
@@ -38,7 +37,7 @@ def read_record(path: Path, empty: T) -> T:
     except ValueError:
         record = None
     if not isinstance(record, type(empty)):
-        raise UserError(f"{path} is damaged, or holds something else: take it away, or choose another --out.")
+        raise UserError(f"{path} is damaged, or holds something else: take it away, or name another.")
     return record
 
 

@@ -11,7 +11,7 @@ from scripts.command import command_line
 from scripts.device import FASTEST, Device, check_device
 from scripts.settings import write_settings
 from scripts.unused import refuse_unused
-from worldmodel.digest import digest
+from worldmodel.digest import weights_digest
 from worldmodel.episodes import EpisodeStore
 from worldmodel.errors import UserError
 from worldmodel.folders import check_room
@@ -70,7 +70,7 @@ def main(args: Args) -> None:
     learned_from = {
         "episodes": len(store),
         "codebook": None if given is None else given.codebook_fingerprint(),
-        "init_weights": None if start is None else digest(start.state_dict().values()),
+        "init_weights": weights_digest(start),
     }
     write_settings(args.out, {**_settings(args), **learned_from}, MAY_DIFFER - one_tokenizer)
     video = given

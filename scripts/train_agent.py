@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from gymnasium import spaces
-from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.agent import Agent, AgentConfig
@@ -24,7 +23,7 @@ from scripts.agent_figures import draw_learning
 from scripts.settings import write_settings
 from scripts.unused import refuse_unused
 from scripts.world_choice import WorldChoice, check_fits, make_worlds
-from worldmodel.digest import digest
+from worldmodel.digest import weights_digest
 from worldmodel.errors import UserError, require
 from worldmodel.files import write_text
 from worldmodel.folders import lasting_name
@@ -90,8 +89,9 @@ def main(args: Args) -> None:
         refuse_unused(args.world, "horizon", "temperature", where="without a --model to dream of")
     require("matplotlib", "metrics")  # for the curves
     training = Training(args)
-    weights = {"model_weights": training.model, "init_weights": training.init}
-    write_settings(args.out, _settings(args) | {name: _weights(module) for name, module in weights.items()}, MAY_DIFFER)
+    # What is at an address may have become another.
+    weights = {"model_weights": weights_digest(training.model), "init_weights": weights_digest(training.init)}
+    write_settings(args.out, _settings(args) | weights, MAY_DIFFER)
     training.run()
 
 
@@ -232,11 +232,6 @@ def load_start(
 def _settings(args: Args) -> dict[str, Any]:
     settings = asdict(args)
     return settings.pop("world") | settings.pop("ppo") | settings
-
-
-def _weights(module: nn.Module | None) -> str | None:
-    """What is at an address may have become another; its values are the same in any precision that holds them."""
-    return None if module is None else digest(value.float() for value in module.state_dict().values())
 
 
 def _summary(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from worldmodel.audio import SAMPLE_RATE
 from worldmodel.audio_data import Audio, load_audio
 from worldmodel.audio_model import AudioModel
 from worldmodel.audio_recipe import AudioRecipe, check_trainable, learn_audio
-from worldmodel.digest import digest
+from worldmodel.digest import weights_digest
 from worldmodel.folders import check_room
 from worldmodel.progress import track
 
@@ -52,7 +52,7 @@ def main(args: Args) -> None:
     learned_from = {
         "utterances": len(audio),
         "speakers": audio.speaker_names,
-        "init_weights": None if start is None else digest(start.state_dict().values()),
+        "init_weights": weights_digest(start),
     }
     write_settings(args.out, {"data": args.data, "init": args.init, **learned_from, **dataclasses.asdict(args.recipe)})
     model = learn_audio(audio, args.recipe, args.out, args.device, start=start)

@@ -12,7 +12,7 @@ from scripts.device import FASTEST, Device, check_device
 from scripts.output import apart_from
 from scripts.settings import write_settings
 from scripts.unused import refuse_unused
-from worldmodel.digest import digest
+from worldmodel.digest import weights_digest
 from worldmodel.folders import check_room
 from worldmodel.image import PRESETS
 from worldmodel.image_data import Images, load_images
@@ -53,7 +53,7 @@ def main(args: Args) -> None:
     learned_from = {
         "images": len(images),
         "classes": images.classes,
-        "init_weights": None if start is None else digest(start.state_dict().values()),
+        "init_weights": weights_digest(start),
     }
     write_settings(args.out, {"data": args.data, "init": args.init, **learned_from, **dataclasses.asdict(args.recipe)})
     model = learn_images(images, args.recipe, args.out, args.device, start=start)

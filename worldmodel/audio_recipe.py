@@ -74,7 +74,8 @@ def check_trainable(audio: Audio, recipe: AudioRecipe, start: AudioModel | None 
         return
     if start.config.speakers != audio.speaker_names:
         raise UserError("The model to start from knows other speakers than these; train without --init.")
-    if start.config.audio != config and (config.features != "mel" or start.config.audio != settled_config(config)):
+    shapes = [config, settled_config(config)] if config.features == "mel" else [config]
+    if start.config.audio not in shapes:
         raise UserError(f"The model to start from is none of the preset {recipe.preset}; train without --init.")
     if start.config != _model_config(start.config.audio, audio, recipe):
         raise UserError("The prior of the model to start from learned from crops of another length: mend --prior-crop.")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -73,6 +73,14 @@ def model_name(name: str | Path) -> str:
     """What to call a model in a report: its bundled name or folder, or RUN for RUN/model, where training leaves it."""
     folder = Path(name).resolve()
     return (folder.parent if folder.name == "model" else folder).name
+
+
+def model_names(names: Iterable[str | Path]) -> list[str]:
+    """`model_name` of each. Raises `UserError` where two are the same, as figures go by them."""
+    found = list(map(model_name, names))
+    if len(set(found)) < len(found):
+        raise UserError(f"The figures go by the models' names, so these have to differ: {', '.join(found)}.")
+    return found
 
 
 def check_place(device: torch.device | str, dtype: torch.dtype = torch.float32) -> None:

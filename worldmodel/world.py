@@ -22,6 +22,7 @@ from worldmodel.state import ContextBank, Rollout, Step, WorldState, generators
 from worldmodel.video import VideoConfig, VideoVQVAE
 
 M = TypeVar("M", bound=nn.Module)
+W = TypeVar("W", bound="WorldModel")
 
 if hasattr(os, "register_at_fork"):
     # A forked process, as Gymnasium's AsyncVectorEnv makes them, waits forever for the other threads of its parent.
@@ -212,8 +213,13 @@ class WorldModel(nn.Module):
         config = read_config(folder, "world", _parse)
         world = read_model(folder, lambda: cls(config))
         world.contexts = _read_contexts(folder, config)
-        world.to(device, dtype).video.encoder.float()
-        return fast_layout(world)
+        return to_dream_in(world, device, dtype)
+
+
+def to_dream_in(world: W, device: torch.device | str, dtype: torch.dtype) -> W:
+    """Bring a world to a device and a precision, but for its encoder: in another, frames would have other codes."""
+    world.to(device, dtype).video.encoder.float()
+    return fast_layout(world)
 
 
 def fast_layout(module: M) -> M:
